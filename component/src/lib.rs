@@ -1,1 +1,4 @@
-//! placeholder
+//! The generation logic of wafer, as one WASI component.
+
+pub mod backend;
+pub mod error;

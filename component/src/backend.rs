@@ -1,0 +1,38 @@
+//! The seam between the generation logic and the forward pass: tokens in, logits out.
+//!
+//! Implementations: the engine inside this component (`local`) and a script for tests (`scripted`); one that
+//! calls the host through wasi-nn comes with the world `accelerated`. Nothing here knows texts or templates.
+
+use crate::error::Result;
+
+/// A loaded model: immutable, shared by all sequences.
+pub trait Backend {
+    /// Number of token ids, which is the length of a row of logits.
+    fn vocabulary_size(&self) -> usize;
+
+    /// Prompt and output tokens together that a sequence can hold.
+    fn context_length(&self) -> usize;
+
+    /// A new, empty sequence.
+    ///
+    /// # Errors
+    /// [`Error::Backend`](crate::error::Error::Backend) where its memory cannot be had.
+    fn start(&self) -> Result<Box<dyn Sequence + '_>>;
+}
+
+/// One sequence of tokens with its KV cache. Dropping it frees the cache.
+pub trait Sequence {
+    /// Number of tokens in the KV cache.
+    fn position(&self) -> usize;
+
+    /// Cuts the KV cache to its first `position` tokens; longer than the cache is no change.
+    fn truncate(&mut self, position: usize);
+
+    /// Appends `tokens` and returns the logits of the last `outputs` of them, `[outputs, vocabulary]` row by
+    /// row. Ids must be below the vocabulary's size, and the position must stay within the context.
+    ///
+    /// # Errors
+    /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails; the position is then
+    /// unchanged.
+    fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]>;
+}

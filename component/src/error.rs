@@ -1,0 +1,31 @@
+//! What can go wrong in the component, grouped by who must act.
+//!
+//! The adapters and `api` map these to HTTP statuses and WIT errors, in one place each; nothing here knows of
+//! either.
+
+/// The result of everything fallible in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the generation logic.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request is at fault; the text is for the caller and names the value and the limit.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request names something that is not there (a model, a path).
+    #[error("{0}")]
+    NotFound(String),
+    /// The model's files are at fault; the operator has to act.
+    #[error("{0}")]
+    Model(String),
+    /// The backend failed while computing; the detail is for the log.
+    #[error("{0}")]
+    Backend(String),
+}
+
+impl From<wafer_engine::Error> for Error {
+    fn from(error: wafer_engine::Error) -> Self {
+        if error.is_model() { Self::Model(error.to_string()) } else { Self::Invalid(error.to_string()) }
+    }
+}
