@@ -2,3 +2,5 @@
 
 pub mod backend;
 pub mod error;
+pub mod template;
+pub mod tokenizer;
