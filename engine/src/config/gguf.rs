@@ -1,0 +1,153 @@
+//! A blueprint from GGUF metadata: one entry per family, naming only what differs.
+
+use super::rope::Scaling;
+use super::{Activation, Config, Mlp, Norm, Rope, RopePairs, Window};
+use crate::error::{Error, Result};
+use crate::gguf::Metadata;
+
+/// The families that can be loaded, by GGUF's names.
+pub(crate) const ARCHITECTURES: &[&str] =
+    &["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "gptneox", "smollm3"];
+
+/// What a family does differently from Llama.
+struct Family {
+    layer_norm: bool,
+    pairs: RopePairs,
+    mlp: Mlp,
+    /// Every n-th layer sees all positions, the others through a window; 0: all layers alike.
+    window_period: usize,
+    embedding_scale: f32,
+}
+
+impl Family {
+    fn of(architecture: &str, dim: usize) -> Result<Self> {
+        let llama = Self {
+            layer_norm: false,
+            pairs: RopePairs::Adjacent,
+            mlp: Mlp { gated: true, activation: Activation::Silu },
+            window_period: 0,
+            embedding_scale: 1.0,
+        };
+        let gelu = Mlp { gated: true, activation: Activation::Gelu };
+        let embedding_scale = (dim as f32).sqrt();
+        Ok(match architecture {
+            "llama" | "smollm3" => llama,
+            "qwen2" | "qwen3" | "phi3" => Self { pairs: RopePairs::Halves, ..llama },
+            "gemma2" => Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 2, embedding_scale, ..llama },
+            "gemma3" => Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 6, embedding_scale, ..llama },
+            "gpt2" => Self { layer_norm: true, mlp: Mlp { gated: false, ..gelu }, ..llama },
+            "gptneox" => {
+                let mlp = Mlp { gated: false, activation: Activation::GeluErf };
+                Self { layer_norm: true, pairs: RopePairs::Halves, mlp, ..llama }
+            }
+            other => {
+                return Err(Error::unsupported(format!(
+                    "architecture {other:?}, known are {}",
+                    ARCHITECTURES.join(", ")
+                )));
+            }
+        })
+    }
+}
+
+impl Config {
+    /// Reads the blueprint. `vocabulary` is the number of rows of the embedding; `rope_factors` the file's
+    /// `rope_freqs` tensor, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an unknown architecture, [`Error::Format`] for missing or senseless values.
+    pub fn from_gguf(metadata: &Metadata, vocabulary: usize, rope_factors: Option<&[f32]>) -> Result<Self> {
+        let architecture = metadata.architecture()?;
+        let key = |name: &str| format!("{architecture}.{name}");
+        let size = |name: &str| Ok::<_, Error>(metadata.u32(&key(name))? as usize);
+        let option = |name: &str| Ok::<_, Error>(metadata.opt_u32(&key(name))?.map(|value| value as usize));
+
+        // An unknown architecture is reported before anything that its files lack.
+        Family::of(architecture, 1)?;
+        let dim = size("embedding_length")?;
+        let family = Family::of(architecture, dim)?;
+        let heads = size("attention.head_count")?;
+        let kv_heads = option("attention.head_count_kv")?.unwrap_or(heads);
+        let head_dim = match option("attention.key_length")? {
+            Some(length) => length,
+            None if heads > 0 && dim.is_multiple_of(heads) => dim / heads,
+            None => return Err(Error::format(format!("{heads} heads do not divide an embedding of {dim}"))),
+        };
+        if let Some(length) = option("attention.value_length")?.filter(|&length| length != head_dim) {
+            return Err(Error::unsupported(format!("values of length {length} with keys of length {head_dim}")));
+        }
+        if let Some(experts) = option("expert_count")?.filter(|&experts| experts > 0) {
+            return Err(Error::unsupported(format!("a mixture of {experts} experts")));
+        }
+        let norm = match family.layer_norm {
+            true => Norm::Layer(metadata.f32(&key("attention.layer_norm_epsilon"))?),
+            false => Norm::Rms(metadata.f32(&key("attention.layer_norm_rms_epsilon"))?),
+        };
+        let layers = size("block_count")?;
+        let window = option("attention.sliding_window")?
+            .filter(|&length| length > 0 && family.window_period > 0)
+            .map(|length| Window { length, period: family.window_period });
+        let rope = match architecture {
+            "gpt2" => None,
+            _ => Some(rope(metadata, &family, head_dim, rope_factors)?),
+        };
+        // Gemma 2's largest model scales by the embedding's share of a head.
+        let scale_length = if architecture == "gemma2" && layers == 46 { dim / heads } else { head_dim };
+        Self {
+            architecture: architecture.to_owned(),
+            layers,
+            dim,
+            hidden: size("feed_forward_length")?,
+            heads,
+            kv_heads,
+            head_dim,
+            vocabulary,
+            context: size("context_length")?,
+            norm,
+            rope,
+            mlp: family.mlp,
+            attention_scale: 1.0 / (scale_length as f32).sqrt(),
+            attention_softcap: metadata.opt_f32(&key("attn_logit_softcapping"))?.filter(|&cap| cap > 0.0),
+            window,
+            embedding_scale: family.embedding_scale,
+            logit_softcap: metadata.opt_f32(&key("final_logit_softcapping"))?.filter(|&cap| cap > 0.0),
+            parallel_residual: metadata.opt_bool(&key("use_parallel_residual"))?.unwrap_or(false),
+        }
+        .check()
+    }
+}
+
+fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&[f32]>) -> Result<Rope> {
+    let architecture = metadata.architecture()?;
+    let key = |name: &str| format!("{architecture}.rope.{name}");
+    let number = |name: &str| Ok::<_, Error>(metadata.opt_f32(&key(name))?.map(f64::from));
+    let dims = metadata.opt_u32(&key("dimension_count"))?.map_or(head_dim, |dims| dims as usize);
+    let base = number("freq_base")?.unwrap_or(10_000.0);
+    let factor = number("scaling.factor")?.filter(|&factor| factor > 0.0);
+    let original = metadata.opt_u32(&key("scaling.original_context_length"))?.map(f64::from);
+    let scaling = match (metadata.opt_str(&key("scaling.type"))?.unwrap_or("none"), factor) {
+        ("linear", Some(factor)) => Scaling::Linear(factor),
+        ("yarn", Some(factor)) => {
+            let original = original
+                .ok_or_else(|| Error::format(format!("metadata {} is missing", key("scaling.original_context_length"))))?;
+            Scaling::Yarn { factor, fast: 32.0, slow: 1.0, original }
+        }
+        // Older converters name the factor alone.
+        ("none", _) => match number("scale_linear")? {
+            Some(factor) if factor > 0.0 => Scaling::Linear(factor),
+            _ => Scaling::None,
+        },
+        // phi3's long contexts come with factors per pair, which the loader passes.
+        ("longrope", _) => Scaling::None,
+        (other, _) => return Err(Error::unsupported(format!("rope scaling {other:?}"))),
+    };
+    let mut rope = Rope::new(family.pairs, dims, base, scaling, factors)?;
+    if architecture == "gemma3" {
+        let local = Rope::new(family.pairs, dims, 10_000.0, Scaling::None, None)?;
+        rope.window_frequencies = Some(local.frequencies);
+    }
+    if architecture == "smollm3" {
+        rope.skip_period = 4;
+    }
+    Ok(rope)
+}

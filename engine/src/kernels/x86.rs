@@ -1,0 +1,309 @@
+//! x86-64 kernels: AVX2, and AVX-512 with VNNI.
+//!
+//! AVX2 has no 8-bit dot product, so pairs are multiplied and added into 16 bits first. That cannot saturate:
+//! 4-bit weights give at most 16 · 15 · 127 = 30480 over a whole block, and 8-bit ones are fed as |w| and
+//! x · sign(w), at most 2 · 128 · 127 = 32512 a pair. VNNI adds four products straight into 32 bits; it wants
+//! one unsigned operand, so 8-bit weights are shifted by 128 and the shift is taken out again with the sums.
+#![allow(unsafe_code, reason = "SIMD intrinsics")]
+
+use std::arch::x86_64::*;
+
+use super::activations::Activations;
+use super::block::{BLOCK, GROUPS, LANES, Q4, Q4Offset, Q8};
+use super::ggml::brain;
+use super::scalar::{Tile, float};
+
+/// Lanes of an AVX2 vector: a panel is worked on in two halves.
+const HALF: usize = LANES / 2;
+
+/// Four quants, as the 32 bits that a vector of lanes is filled with.
+#[inline(always)]
+fn four(quants: &[i8], at: usize) -> i32 {
+    debug_assert!(at + 4 <= quants.len());
+    // SAFETY: callers stay within a block of the row: `at + 4 <= quants.len()`; the read is unaligned.
+    unsafe { quants.as_ptr().add(at).cast::<i32>().read_unaligned() }
+}
+
+/// Eight halves, widened.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn halves(scales: &[u16; LANES], half: usize) -> __m256 {
+    // SAFETY: `half` is 0 or 1, so 8 halves lie at `8 · half`.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().add(half * HALF).cast()) })
+}
+
+/// 32 bytes: four columns of eight rows.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn octet<T>(quants: &[T; 4 * LANES], half: usize) -> __m256i {
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: `half` is 0 or 1 and the array is 64 bytes long.
+    unsafe { _mm256_loadu_si256(quants.as_ptr().cast::<u8>().add(half * 32).cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store<const T: usize>(tile: &mut Tile<T>, t: usize, half: usize, sums: __m256) {
+    // SAFETY: `half` is 0 or 1, so 8 floats lie at `8 · half`.
+    unsafe { _mm256_storeu_ps(tile[t].as_mut_ptr().add(half * HALF), sums) }
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn q8_avx2<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
+    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
+    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let ones = _mm256_set1_epi16(1);
+    let mut tile = [[0.0; LANES]; T];
+    for half in 0..2 {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (b, block) in panel.iter().enumerate() {
+            let mut dots = [_mm256_setzero_si256(); T];
+            for group in 0..GROUPS {
+                let weights = octet(&block.quants[group], half);
+                let magnitudes = _mm256_abs_epi8(weights);
+                for t in 0..T {
+                    let four = _mm256_set1_epi32(four(quants[t], b * BLOCK + 4 * group));
+                    let pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(four, weights));
+                    dots[t] = _mm256_add_epi32(dots[t], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+            let weight_scales = halves(&block.scales, half);
+            for t in 0..T {
+                let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
+                sums[t] = _mm256_add_ps(sums[t], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale));
+            }
+        }
+        for t in 0..T {
+            store(&mut tile, t, half, sums[t]);
+        }
+    }
+    tile
+}
+
+/// The dot products of one block of nibbles with `T` rows, not yet shifted by 8.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn nibbles_avx2<const T: usize>(
+    block: &[[u8; 4 * LANES]; GROUPS / 2],
+    half: usize,
+    quants: &[&[i8]; T],
+    at: usize,
+) -> [__m256i; T] {
+    let mask = _mm256_set1_epi8(15);
+    let mut pairs = [_mm256_setzero_si256(); T];
+    for (group, bytes) in block.iter().enumerate() {
+        let bytes = octet(bytes, half);
+        let low = _mm256_and_si256(bytes, mask);
+        let high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+        for t in 0..T {
+            let first = _mm256_set1_epi32(four(quants[t], at + 4 * group));
+            let second = _mm256_set1_epi32(four(quants[t], at + 16 + 4 * group));
+            let both = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+            pairs[t] = _mm256_add_epi16(pairs[t], both);
+        }
+    }
+    for pairs in &mut pairs {
+        *pairs = _mm256_madd_epi16(*pairs, _mm256_set1_epi16(1));
+    }
+    pairs
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn q4_avx2<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> Tile<T> {
+    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
+    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let mut tile = [[0.0; LANES]; T];
+    for half in 0..2 {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (b, block) in panel.iter().enumerate() {
+            let dots = nibbles_avx2(&block.quants, half, &quants, b * BLOCK);
+            let weight_scales = halves(&block.scales, half);
+            for t in 0..T {
+                let dot = _mm256_sub_epi32(dots[t], _mm256_set1_epi32(8 * totals[t][b]));
+                let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
+                sums[t] = _mm256_add_ps(sums[t], _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale));
+            }
+        }
+        for t in 0..T {
+            store(&mut tile, t, half, sums[t]);
+        }
+    }
+    tile
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn q4_offset_avx2<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
+    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
+    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let mut tile = [[0.0; LANES]; T];
+    for half in 0..2 {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (b, block) in panel.iter().enumerate() {
+            let dots = nibbles_avx2(&block.quants, half, &quants, b * BLOCK);
+            let weight_scales = halves(&block.scales, half);
+            let offsets = halves(&block.offsets, half);
+            for t in 0..T {
+                let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
+                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale);
+                let offset = _mm256_mul_ps(offsets, _mm256_set1_ps(scales[t][b] * totals[t][b] as f32));
+                sums[t] = _mm256_add_ps(_mm256_add_ps(sums[t], product), offset);
+            }
+        }
+        for t in 0..T {
+            store(&mut tile, t, half, sums[t]);
+        }
+    }
+    tile
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn f32_avx2<const T: usize>(panel: &[[f32; LANES]], x: &Activations, row: usize) -> Tile<T> {
+    float(panel, |w| w, x, row)
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn bf16_avx2<const T: usize>(panel: &[[u16; LANES]], x: &Activations, row: usize) -> Tile<T> {
+    float(panel, brain, x, row)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn f16_avx2<const T: usize>(panel: &[[u16; LANES]], x: &Activations, row: usize) -> Tile<T> {
+    let rows: [&[f32]; T] = std::array::from_fn(|t| &x.row(row + t)[..panel.len()]);
+    let mut sums = [[_mm256_setzero_ps(); 2]; T];
+    for (column, weights) in panel.iter().enumerate() {
+        let weights = [halves(weights, 0), halves(weights, 1)];
+        for t in 0..T {
+            let x = _mm256_set1_ps(rows[t][column]);
+            for half in 0..2 {
+                sums[t][half] = _mm256_add_ps(sums[t][half], _mm256_mul_ps(weights[half], x));
+            }
+        }
+    }
+    let mut tile = [[0.0; LANES]; T];
+    for t in 0..T {
+        for half in 0..2 {
+            store(&mut tile, t, half, sums[t][half]);
+        }
+    }
+    tile
+}
+
+/// 64 bytes: four columns of sixteen rows.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn full<T>(quants: &[T; 4 * LANES]) -> __m512i {
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: the array is 64 bytes long; the load is unaligned.
+    unsafe { _mm512_loadu_si512(quants.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn sixteen(scales: &[u16; LANES]) -> __m512 {
+    // SAFETY: 16 halves are 32 bytes; the load is unaligned.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn stored<const T: usize>(sums: [__m512; T]) -> Tile<T> {
+    let mut tile = [[0.0; LANES]; T];
+    for (to, sums) in tile.iter_mut().zip(sums) {
+        // SAFETY: a row of the tile is 16 floats; the store is unaligned.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sums) }
+    }
+    tile
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn q8_avx512<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
+    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
+    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let shift = _mm512_set1_epi8(-128);
+    let mut sums = [_mm512_setzero_ps(); T];
+    for (b, block) in panel.iter().enumerate() {
+        let mut dots = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            dots[t] = _mm512_set1_epi32(-128 * totals[t][b]);
+        }
+        for group in 0..GROUPS {
+            let weights = _mm512_xor_si512(full(&block.quants[group]), shift);
+            for t in 0..T {
+                let four = _mm512_set1_epi32(four(quants[t], b * BLOCK + 4 * group));
+                dots[t] = _mm512_dpbusd_epi32(dots[t], weights, four);
+            }
+        }
+        let weight_scales = sixteen(&block.scales);
+        for t in 0..T {
+            let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[t][b]));
+            sums[t] = _mm512_add_ps(sums[t], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[t]), scale));
+        }
+    }
+    stored(sums)
+}
+
+/// The dot products of one block of nibbles with `T` rows, added to `dots`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+fn nibbles_avx512<const T: usize>(
+    block: &[[u8; 4 * LANES]; GROUPS / 2],
+    quants: &[&[i8]; T],
+    at: usize,
+    dots: &mut [__m512i; T],
+) {
+    let mask = _mm512_set1_epi8(15);
+    for (group, bytes) in block.iter().enumerate() {
+        let bytes = full(bytes);
+        let low = _mm512_and_si512(bytes, mask);
+        let high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
+        for t in 0..T {
+            let first = _mm512_set1_epi32(four(quants[t], at + 4 * group));
+            let second = _mm512_set1_epi32(four(quants[t], at + 16 + 4 * group));
+            dots[t] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(dots[t], low, first), high, second);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn q4_avx512<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> Tile<T> {
+    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
+    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let mut sums = [_mm512_setzero_ps(); T];
+    for (b, block) in panel.iter().enumerate() {
+        let mut dots = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            dots[t] = _mm512_set1_epi32(-8 * totals[t][b]);
+        }
+        nibbles_avx512(&block.quants, &quants, b * BLOCK, &mut dots);
+        let weight_scales = sixteen(&block.scales);
+        for t in 0..T {
+            let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[t][b]));
+            sums[t] = _mm512_add_ps(sums[t], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[t]), scale));
+        }
+    }
+    stored(sums)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn q4_offset_avx512<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
+    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
+    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let mut sums = [_mm512_setzero_ps(); T];
+    for (b, block) in panel.iter().enumerate() {
+        let mut dots = [_mm512_setzero_si512(); T];
+        nibbles_avx512(&block.quants, &quants, b * BLOCK, &mut dots);
+        let (weight_scales, offsets) = (sixteen(&block.scales), sixteen(&block.offsets));
+        for t in 0..T {
+            let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[t][b]));
+            let product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[t]), scale);
+            let offset = _mm512_mul_ps(offsets, _mm512_set1_ps(scales[t][b] * totals[t][b] as f32));
+            sums[t] = _mm512_add_ps(_mm512_add_ps(sums[t], product), offset);
+        }
+    }
+    stored(sums)
+}
