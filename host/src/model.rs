@@ -1,0 +1,119 @@
+//! Where a guest finds its model: one directory, read-only, mounted at `/models`.
+//!
+//! Nothing is parsed here; whether the file is a model is for the guest to say. The demo model comes
+//! out of the binary through a temporary directory, because a guest's files have to be the system's.
+
+use anyhow::{Context, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+use crate::config::Model;
+use crate::embedded;
+use crate::report::WithHint;
+
+/// The guest's name for the directory.
+pub(crate) const GUEST_DIRECTORY: &str = "/models";
+
+/// A directory with the model, as host and guest see it.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// The directory on the host; all of it can be read by the guest.
+    pub(crate) directory: PathBuf,
+    /// The guest's MODEL_PATH.
+    pub(crate) guest_path: String,
+    /// What a message calls the model.
+    pub(crate) name: String,
+    /// Bytes of the file, where a single one is named.
+    pub(crate) size: Option<u64>,
+    /// Deleted when the mount is dropped.
+    _temporary: Option<TempDir>,
+}
+
+impl Mount {
+    /// Finds the model and makes it ready to be mounted.
+    pub(crate) fn new(model: &Model) -> anyhow::Result<Self> {
+        match model {
+            Model::Demo => Self::demo().context("cannot unpack the demo model"),
+            Model::Path(path) => Self::path(path),
+        }
+    }
+
+    fn demo() -> anyhow::Result<Self> {
+        let temporary = tempfile::Builder::new().prefix("wafer-").tempdir()?;
+        fs::write(temporary.path().join("demo.gguf"), embedded::DEMO_MODEL)?;
+        Ok(Mount {
+            directory: temporary.path().to_owned(),
+            guest_path: format!("{GUEST_DIRECTORY}/demo.gguf"),
+            name: "the demo model".to_owned(),
+            size: u64::try_from(embedded::DEMO_MODEL.len()).ok(),
+            _temporary: Some(temporary),
+        })
+    }
+
+    /// Links are followed first: a guest's view ends at its directory, a link often leads out of it.
+    fn path(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display().to_string();
+        let found = path
+            .canonicalize()
+            .with_context(|| format!("cannot open the model {name}"))
+            .hint("give the path of a .gguf file, or no path for the built-in demo model")?;
+        if found.is_dir() {
+            return Ok(Mount {
+                directory: found,
+                guest_path: GUEST_DIRECTORY.to_owned(),
+                name,
+                size: None,
+                _temporary: None,
+            });
+        }
+        let file = fs::File::open(&found).with_context(|| format!("cannot open the model {name}"))?;
+        let size = file.metadata().with_context(|| format!("cannot read the size of {name}"))?.len();
+        let (Some(directory), Some(file_name)) = (found.parent(), found.file_name()) else {
+            bail!("{name} has no directory");
+        };
+        let Some(file_name) = file_name.to_str() else {
+            bail!("the file name of {name} is not UTF-8, a guest cannot open it");
+        };
+        Ok(Mount {
+            directory: directory.to_owned(),
+            guest_path: format!("{GUEST_DIRECTORY}/{file_name}"),
+            name,
+            size: Some(size),
+            _temporary: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_model_lives_as_long_as_its_mount() {
+        let mount = Mount::new(&Model::Demo).expect("a temporary directory can be made");
+        let file = mount.directory.join("demo.gguf");
+        assert_eq!(fs::read(&file).expect("it is a file"), embedded::DEMO_MODEL);
+        drop(mount);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn files_and_directories_are_named_for_the_guest() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let file = directory.path().join("tiny.gguf");
+        fs::write(&file, "12345").expect("it can be written");
+        for (path, guest_path, size) in
+            [(file.as_path(), "/models/tiny.gguf", Some(5)), (directory.path(), "/models", None)]
+        {
+            let mount = Mount::new(&Model::Path(path.to_owned())).expect("it exists");
+            assert_eq!((mount.guest_path.as_str(), mount.size), (guest_path, size));
+        }
+    }
+
+    #[test]
+    fn a_missing_model_is_named() {
+        let error = Mount::new(&Model::Path("no/such.gguf".into())).expect_err("it is missing");
+        assert!(error.to_string().contains("no/such.gguf"), "{error:#}");
+    }
+}

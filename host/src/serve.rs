@@ -1,0 +1,159 @@
+//! `wafer serve`: checks the model, accepts connections, stops gracefully.
+//!
+//! Two sets of threads: one moves HTTP, the other runs guests. A guest computes for seconds, and
+//! although it yields every few milliseconds, a queue of such slices in front of every read and write
+//! would be felt; the operating system's scheduler interleaves the two sets better than one executor
+//! can. What happens to a request is in `answer`.
+
+use anyhow::Context;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::answer::Server;
+use crate::config::Serve;
+use crate::embedded;
+use crate::load;
+use crate::logs;
+use crate::model::Mount;
+use crate::report::WithHint;
+use crate::runtime::{Runtime, executor};
+use crate::signals::Stop;
+
+/// A connection that sends no complete request head for so long is closed; also an idle one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after the system refused a connection, which it does when it is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn serve(config: Serve, format: logs::Format) -> anyhow::Result<()> {
+    let guests = executor("guest")?;
+    let result = executor("http")?.block_on(listen(config, format, guests.handle().clone()));
+    // Guests that outlived the drain are dropped where they stand.
+    guests.shutdown_background();
+    result
+}
+
+async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Handle) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let listener = bind(config.listen).await?;
+    let address = listener.local_addr().context("cannot read the address that is listened on")?;
+
+    let mount = Mount::new(&config.model)?;
+    let loading = load::Progress::start(&mount);
+    let runtime = Runtime::new(embedded::COMPONENT, Some(mount), config.instance_memory)?;
+    let runtime = Arc::new(runtime);
+    // On a guest's thread, like every later call: it may compute for long.
+    let checked = guests.spawn(load::check(runtime.clone()));
+    let model = tokio::select! {
+        checked = checked => checked.context("the check of the model broke off")??,
+        signal = stop.received() => {
+            tracing::info!("{signal}: stopped before the model was loaded");
+            return Ok(());
+        }
+    };
+    drop(loading);
+
+    announce(format, &format!("listening on http://{address}"));
+    announce(
+        format,
+        &format!("serving {} ({}, context {})", model.id, model.architecture, model.context_length),
+    );
+    let drain = config.drain;
+    let server = Arc::new(Server::new(config, runtime, guests));
+    accept(listener, server, drain, &mut stop).await
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => {
+            let hint = match error.kind() {
+                ErrorKind::AddrInUse => {
+                    "another program uses this port; choose one with --listen, or 0 for any"
+                }
+                ErrorKind::PermissionDenied => {
+                    "ports below 1024 need privileges; choose another with --listen"
+                }
+                _ => "--listen takes an address of this machine",
+            };
+            Err(error).with_context(|| format!("cannot listen on {address}")).hint(hint)
+        }
+    }
+}
+
+/// Says what everybody who starts a server wants to know, whatever the log level.
+fn announce(format: logs::Format, line: &str) {
+    match format {
+        logs::Format::Human => eprintln!("{line}"),
+        logs::Format::Json => eprintln!("{}", serde_json::json!({"level": "INFO", "message": line})),
+    }
+}
+
+/// Accepts connections until a signal, then waits for the requests that run.
+async fn accept(
+    listener: TcpListener,
+    server: Arc<Server>,
+    drain: Duration,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    let connections = GracefulShutdown::new();
+    let signal = loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => connect(stream, server.clone(), &connections),
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            signal = stop.received() => break signal,
+        }
+    };
+    drop(listener);
+    tracing::info!("{signal}: stopping, {} requests still run", server.running());
+    tokio::select! {
+        () = connections.shutdown() => Ok(()),
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!(
+                "{} requests were cut off after {} s of draining",
+                server.running(),
+                drain.as_secs()
+            );
+            server.close();
+            Ok(())
+        }
+        signal = stop.received() => {
+            server.close();
+            anyhow::bail!("{signal} again: {} requests were cut off", server.running())
+        }
+    }
+}
+
+/// Serves the requests of one connection, one after another.
+fn connect(stream: TcpStream, server: Arc<Server>, connections: &GracefulShutdown) {
+    // Tokens are small and wanted at once.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("cannot turn off Nagle's algorithm: {error}");
+    }
+    let service = service_fn(move |request| {
+        let server = server.clone();
+        async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("connection ended: {error}");
+        }
+    });
+}
