@@ -303,7 +303,7 @@ mod tests {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
-        for (positions, window) in [(1, None), (31, None), (32, None), (33, None), (100, None), (100, Some(40))] {
+        for (positions, window) in [(1_usize, None), (31, None), (32, None), (33, None), (100, None), (100, Some(40))] {
             let stride = 32;
             let length = 2 * positions.next_multiple_of(PAGE) * stride;
             let cache: Vec<Half> = (0..length).map(|_| narrow(random())).collect();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The path of a file of the shared test data. Without that folder the test is 'ignored': this says so and
 /// returns `None`; on CI it fails instead.
-pub fn testdata(name: &str) -> Option<PathBuf> {
+pub(crate) fn testdata(name: &str) -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/testdata");
     if root.is_dir() {
         return Some(root.join(name));
