@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod cache;
 mod chat;
 mod cli;
 mod config;

@@ -23,6 +23,7 @@ use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use crate::cache::Cache;
 use crate::model::{GUEST_DIRECTORY, Mount};
 use crate::output::Output;
 use crate::trap::Trap;
@@ -64,9 +65,8 @@ impl Runtime {
         let engine = Engine::new(Config::new().epoch_interruption(true))
             .map_err(anyhow::Error::from)
             .context("cannot set up WebAssembly")?;
-        let component = Component::new(&engine, wasm)
-            .map_err(anyhow::Error::from)
-            .context("cannot compile the component")?;
+        let component =
+            compile(&engine, wasm).map_err(anyhow::Error::from).context("cannot compile the component")?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -113,6 +113,17 @@ impl Runtime {
         match self.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Guest { store, exports }),
             Err(error) => Err(explain(&store, error).into()),
+        }
+    }
+}
+
+/// Compiles, or finds what was compiled before; a cache that cannot be used costs time only.
+fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
+    match Cache::open() {
+        Ok(cache) => cache.compile(engine, wasm),
+        Err(error) => {
+            tracing::info!("compiled components are not cached: {error:#}");
+            Component::new(engine, wasm)
         }
     }
 }
