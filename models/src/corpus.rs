@@ -26,6 +26,38 @@ pub(crate) fn vocabulary(seed: u64) -> Result<Vocabulary> {
     Vocabulary::train(texts.iter().map(String::as_str))
 }
 
+/// Documents packed one after the other, each closed by the separator.
+#[derive(Default)]
+pub(crate) struct Window {
+    /// `len + 1` tokens: the inputs, and shifted by one, what is to be predicted.
+    pub(crate) tokens: Vec<u32>,
+    /// For each token, the position where its document starts: a document sees no other one, as a
+    /// prompt sees none.
+    pub(crate) starts: Vec<u32>,
+}
+
+impl Window {
+    fn push(&mut self, document: &[u32], separator: u32) {
+        let start = self.tokens.len() as u32;
+        self.tokens.extend(document);
+        self.starts.extend(document.iter().map(|_| start));
+        self.starts.push(self.tokens.len() as u32);
+        self.tokens.push(separator);
+    }
+
+    /// Whether there is a target for each of `len` tokens.
+    fn is_full(&self, len: usize) -> bool {
+        self.tokens.len() > len
+    }
+
+    /// Cuts the last document off at the window's end.
+    fn cut(mut self, len: usize) -> Self {
+        self.tokens.truncate(len + 1);
+        self.starts.truncate(len);
+        self
+    }
+}
+
 /// Documents that are kept from training.
 pub(crate) struct HeldOut {
     documents: Vec<Document>,
@@ -46,17 +78,15 @@ impl HeldOut {
         self.stories.len()
     }
 
-    /// Windows of `len + 1` tokens over the documents.
-    pub(crate) fn windows(&self, vocabulary: &Vocabulary, len: usize) -> Result<Vec<Vec<u32>>> {
+    /// Windows of `len` tokens over the documents.
+    pub(crate) fn windows(&self, vocabulary: &Vocabulary, len: usize) -> Result<Vec<Window>> {
         let separator = vocabulary.special(SEPARATOR)?;
         let mut windows = Vec::new();
-        let mut window = Vec::new();
+        let mut window = Window::default();
         for document in &self.documents {
-            window.extend(vocabulary.encode(&document.text)?);
-            window.push(separator);
-            if window.len() > len {
-                window.truncate(len + 1);
-                windows.push(std::mem::take(&mut window));
+            window.push(&vocabulary.encode(&document.text)?, separator);
+            if window.is_full(len) {
+                windows.push(std::mem::take(&mut window).cut(len));
             }
         }
         Ok(windows)
@@ -88,23 +118,19 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// A window of `len + 1` tokens: whole documents from its start, and the last one cut off.
-    ///
-    /// Every window starts with a document, as every prompt does.
-    pub(crate) fn window(&mut self, len: usize) -> Result<Vec<u32>> {
-        let mut window = Vec::with_capacity(len + 1);
-        while window.len() <= len {
+    /// A window of `len` tokens: whole documents from its start, and the last one cut off.
+    pub(crate) fn window(&mut self, len: usize) -> Result<Window> {
+        let mut window = Window::default();
+        while !window.is_full(len) {
             let document = document(&mut self.rng);
             if document.stories.iter().any(|story| self.held_out.stories.contains(story)) {
                 self.passed_over += 1;
                 continue;
             }
             self.used += 1;
-            window.extend(self.vocabulary.encode(&document.text)?);
-            window.push(self.separator);
+            window.push(&self.vocabulary.encode(&document.text)?, self.separator);
         }
-        window.truncate(len + 1);
-        Ok(window)
+        Ok(window.cut(len))
     }
 }
 
@@ -113,18 +139,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_start_with_documents_and_have_their_length() -> Result<()> {
+    fn windows_are_documents_that_start_where_they_say() -> Result<()> {
         let vocabulary = vocabulary(1)?;
         let held_out = HeldOut::draw(1, 20);
         let mut stream = Stream::new(1, &vocabulary, &held_out)?;
-        let opening = vocabulary.special(START_OF_TURN)?;
-        for len in [64, 256, 512] {
-            let window = stream.window(len)?;
-            assert_eq!(window.len(), len + 1);
-            let text = vocabulary.decode(&window)?;
-            assert!(window[0] == opening || text.starts_with(char::is_uppercase), "{text}");
+        let mut windows = held_out.windows(&vocabulary, 256)?;
+        windows.push(stream.window(256)?);
+        for Window { tokens, starts } in windows {
+            assert_eq!((tokens.len(), starts.len()), (257, 256));
+            for (at, start) in starts.iter().map(|start| *start as usize).enumerate() {
+                assert!(start == 0 || start == at || tokens[start - 1] == 0, "{start} of {at}");
+                assert!(!tokens[start..at].contains(&0), "{start} of {at} is not its document's");
+            }
         }
-        assert!(held_out.windows(&vocabulary, 256)?.iter().all(|window| window.len() == 257));
         Ok(())
     }
 

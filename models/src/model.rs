@@ -11,6 +11,7 @@ use candle_core::{Device, Tensor, Var};
 use candle_nn::ops::silu;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use std::sync::Arc;
 
 /// Sizes of the model.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +69,12 @@ impl Model {
                 let full = format!("blk.{layer}.{name}.weight");
                 parameters.push(match name {
                     "attn_norm" | "ffn_norm" => ones(&full, width)?,
-                    "attn_q" => matrix(&full, (width, width), 0.04, &mut rng)?,
-                    "attn_k" | "attn_v" => matrix(&full, (kv_width, width), 0.04, &mut rng)?,
+                    "attn_q" => matrix(&full, (width, width), 0.08, &mut rng)?,
+                    "attn_k" => {
+                        let (_, queries) = parameters.last().context("keys follow queries")?;
+                        (full, keys_like(queries, &config)?)
+                    }
+                    "attn_v" => matrix(&full, (kv_width, width), 0.04, &mut rng)?,
                     "attn_output" => matrix(&full, (width, width), output, &mut rng)?,
                     "ffn_down" => matrix(&full, (width, hidden), output, &mut rng)?,
                     _ => matrix(&full, (hidden, width), 0.04, &mut rng)?,
@@ -85,8 +90,9 @@ impl Model {
         self.parameters.iter().map(|(_, value)| value.elem_count()).sum()
     }
 
-    /// Logits `(batch · len, vocabulary)` after every token of `ids (batch, len)`.
-    pub(crate) fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+    /// Logits `(batch · len, vocabulary)` after every token of `ids (batch, len)`; `starts` names the
+    /// first position that each of them sees.
+    pub(crate) fn forward(&self, ids: &Tensor, starts: &Arc<[u32]>) -> Result<Tensor> {
         let Config { width, epsilon, .. } = self.config;
         let (batch, len) = ids.dims2()?;
         let mut parameters = self.parameters.iter().map(|(_, value)| value.as_tensor());
@@ -99,7 +105,7 @@ impl Model {
         for _ in 0..self.config.layers {
             let h = norm(&x, next()?)?;
             let (q, k, v) = (linear(&h, next()?)?, linear(&h, next()?)?, linear(&h, next()?)?);
-            let attended = self.attend(&q, &k, &v, (batch, len))?;
+            let attended = self.attend([q, k, v], (batch, len), starts)?;
             x = (x + linear(&attended, next()?)?)?;
             let h = norm(&x, next()?)?;
             let gate = silu(&linear(&h, next()?)?)?;
@@ -109,8 +115,13 @@ impl Model {
         linear(&norm(&x, next()?)?, embedding)
     }
 
-    /// Causal attention; all arguments and the result are `(batch · len, …)`.
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, (batch, len): (usize, usize)) -> Result<Tensor> {
+    /// Attention of queries to keys and values, all `(batch · len, …)` as the result is.
+    fn attend(
+        &self,
+        [q, k, v]: [Tensor; 3],
+        (batch, len): (usize, usize),
+        starts: &Arc<[u32]>,
+    ) -> Result<Tensor> {
         let Config { width, heads, kv_heads, rope_base, .. } = self.config;
         let (head, group) = (self.config.head_width(), heads / kv_heads);
         let rotate = Rotate { base: rope_base, back: false };
@@ -127,7 +138,8 @@ impl Model {
         let (k, v) = (by_head(k)?, by_head(v)?);
         let scores = q.matmul(&k.t()?)?;
         let scale = (head as f32).sqrt().recip();
-        let attended = scores.apply_op1(CausalSoftmax { scale, len })?.matmul(&v)?;
+        let softmax = CausalSoftmax { scale, len, heads, starts: starts.clone() };
+        let attended = scores.apply_op1(softmax)?.matmul(&v)?;
         Ok(attended
             .reshape((batch, kv_heads, group, len, head))?
             .permute((0, 3, 1, 2, 4))?
@@ -146,6 +158,19 @@ fn matrix(name: &str, shape: (usize, usize), deviation: f64, rng: &mut Pcg64Mcg)
     let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| rng.random_range(-bound..bound)).collect();
     let value = Tensor::from_vec(values, shape, &Device::Cpu)?;
     Ok((name.to_owned(), Var::from_tensor(&value)?))
+}
+
+/// Keys equal to the queries of each group's first head, so that a token starts by attending to its
+/// like: stories repeat their names, and this makes the model find out much earlier.
+fn keys_like(queries: &Var, config: &Config) -> Result<Var> {
+    let Config { width, heads, kv_heads, .. } = *config;
+    let head = config.head_width();
+    let keys = queries
+        .as_detached_tensor()
+        .reshape((kv_heads, heads / kv_heads, head, width))?
+        .narrow(1, 0, 1)?
+        .reshape((kv_heads * head, width))?;
+    Ok(Var::from_tensor(&keys.copy()?)?)
 }
 
 fn ones(name: &str, width: usize) -> Result<(String, Var)> {
@@ -174,7 +199,7 @@ mod tests {
         let model = Model::new(TINY, 1)?;
         let logits = |ids: &[u32]| -> Result<Vec<Vec<f32>>> {
             let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
-            Ok(model.forward(&ids)?.to_vec2()?)
+            Ok(model.forward(&ids, &[0; 4].into())?.to_vec2()?)
         };
         let (first, second) = (logits(&[1, 2, 3, 4])?, logits(&[1, 2, 3, 60])?);
         assert_eq!(first[..3], second[..3]);
@@ -186,7 +211,7 @@ mod tests {
     fn every_parameter_is_used() -> Result<()> {
         let model = Model::new(TINY, 1)?;
         let ids = Tensor::new(&[[1u32, 2, 3], [4, 5, 6]], &Device::Cpu)?;
-        let grads = model.forward(&ids)?.sqr()?.sum_all()?.backward()?;
+        let grads = model.forward(&ids, &[0; 6].into())?.sqr()?.sum_all()?.backward()?;
         for (name, value) in &model.parameters {
             assert!(grads.get(value).is_some(), "{name} has no gradient");
         }

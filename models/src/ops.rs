@@ -4,6 +4,8 @@
 //! CPU, because every intermediate goes through memory. They work on contiguous f32 rows.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// The contiguous f32 data of a tensor on the CPU.
 fn data<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -106,15 +108,29 @@ impl CustomOp1 for Normalise {
     }
 }
 
-/// Softmax of scaled scores over the positions up to a row's own; the later ones become 0.
+/// Softmax of scaled scores `(batch · heads, len, len)` over the positions that a query may see: from
+/// where its document starts to its own. The others become 0.
 ///
-/// Rows are queries in the order of their positions, repeated: row n has position n mod `len`.
-#[derive(Clone, Copy)]
+/// Rows are queries: those of a sequence in the order of positions, again for every head of the
+/// sequence, then the next sequence.
+#[derive(Clone)]
 pub(crate) struct CausalSoftmax {
     /// Factor of the scores.
     pub(crate) scale: f32,
     /// Positions in a sequence.
     pub(crate) len: usize,
+    /// Heads of a sequence.
+    pub(crate) heads: usize,
+    /// The first position that each position of each sequence sees, `batch · len`.
+    pub(crate) starts: Arc<[u32]>,
+}
+
+impl CausalSoftmax {
+    /// The positions that row `n` sees.
+    fn seen(&self, n: usize) -> Range<usize> {
+        let (sequence, position) = (n / (self.heads * self.len), n % self.len);
+        self.starts[sequence * self.len + position] as usize..position + 1
+    }
 }
 
 impl CustomOp1 for CausalSoftmax {
@@ -124,20 +140,21 @@ impl CustomOp1 for CausalSoftmax {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         rows(storage, layout, |n, row, out| {
-            let seen = n % self.len + 1;
-            let max = row[..seen].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let seen = self.seen(n);
+            let (row, out) = (&row[seen.clone()], &mut out[seen]);
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let mut sum = 0.;
-            for (out, x) in out.iter_mut().zip(&row[..seen]) {
+            for (out, x) in out.iter_mut().zip(row) {
                 *out = (self.scale * (x - max)).exp();
                 sum += *out;
             }
-            out[..seen].iter_mut().for_each(|out| *out /= sum);
+            out.iter_mut().for_each(|out| *out /= sum);
         })
     }
 
     fn bwd(&self, _arg: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        struct Backward(CausalSoftmax);
-        impl CustomOp2 for Backward {
+        struct Backward<'a>(&'a CausalSoftmax);
+        impl CustomOp2 for Backward<'_> {
             fn name(&self) -> &'static str {
                 "causal-softmax-backward"
             }
@@ -148,17 +165,17 @@ impl CustomOp1 for CausalSoftmax {
                 grad: &CpuStorage,
                 grad_layout: &Layout,
             ) -> Result<(CpuStorage, Shape)> {
-                let CausalSoftmax { scale, len } = self.0;
                 row_pairs((res, res_layout), (grad, grad_layout), |n, p, grad, out| {
-                    let seen = n % len + 1;
-                    let mean = dot(&p[..seen], &grad[..seen]);
-                    for ((out, p), grad) in out[..seen].iter_mut().zip(p).zip(grad) {
-                        *out = scale * p * (grad - mean);
+                    let seen = self.0.seen(n);
+                    let (p, grad) = (&p[seen.clone()], &grad[seen.clone()]);
+                    let mean = dot(p, grad);
+                    for ((out, p), grad) in out[seen].iter_mut().zip(p).zip(grad) {
+                        *out = self.0.scale * p * (grad - mean);
                     }
                 })
             }
         }
-        res.apply_op2_no_bwd(&grad.contiguous()?, &Backward(*self)).map(Some)
+        res.apply_op2_no_bwd(&grad.contiguous()?, &Backward(self)).map(Some)
     }
 }
 
@@ -237,17 +254,20 @@ mod tests {
     #[test]
     fn derivatives_agree_with_slopes() {
         check(&[3, 16], |x| x.apply_op1(Normalise { epsilon: 1e-5 }));
-        check(&[2, 8, 4], |x| x.apply_op1(CausalSoftmax { scale: 0.5, len: 4 }));
+        check(&[2, 4, 4], |x| x.apply_op1(softmax(0.5, &[0, 0, 1, 1])));
         check(&[1, 3, 2, 4], |x| x.apply_op1(Rotate { base: 100., back: false }));
     }
 
+    fn softmax(scale: f32, starts: &[u32]) -> CausalSoftmax {
+        CausalSoftmax { scale, len: 4, heads: 2, starts: starts.into() }
+    }
+
     #[test]
-    fn later_positions_are_not_seen() {
-        let scores = Tensor::zeros((1, 3, 3), candle_core::DType::F32, &Device::Cpu);
-        let softmax = CausalSoftmax { scale: 1., len: 3 };
-        let rows = scores.and_then(|x| x.apply_op1_no_bwd(&softmax)?.squeeze(0)?.to_vec2::<f32>());
-        let third = 1. / 3.;
-        let expected = [[1., 0., 0.], [0.5, 0.5, 0.], [third, third, third]];
-        assert_eq!(rows.expect("the operation runs"), expected);
+    fn neither_later_positions_nor_other_documents_are_seen() -> Result<()> {
+        let scores = Tensor::zeros((2, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
+        let rows = scores.apply_op1_no_bwd(&softmax(1., &[0, 0, 2, 2]))?.to_vec3::<f32>()?;
+        let head = [[1., 0., 0., 0.], [0.5, 0.5, 0., 0.], [0., 0., 1., 0.], [0., 0., 0.5, 0.5]];
+        assert_eq!(rows, [head, head]);
+        Ok(())
     }
 }

@@ -18,7 +18,8 @@ pub(crate) fn continuation(
     let mut ids = prompt.to_vec();
     while ids.len() < model.config.context {
         let input = Tensor::new(ids.as_slice(), &Device::Cpu)?.unsqueeze(0)?;
-        let logits = model.forward(&input)?.get(ids.len() - 1)?.to_vec1::<f32>()?;
+        let logits =
+            model.forward(&input, &vec![0; ids.len()].into())?.get(ids.len() - 1)?.to_vec1::<f32>()?;
         let id = choose(&logits, temperature, rng)?;
         if id == end {
             break;
