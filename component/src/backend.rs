@@ -3,6 +3,10 @@
 //! Implementations: the engine inside this component (`local`) and a script for tests (`scripted`); one that
 //! calls the host through wasi-nn comes with the world `accelerated`. Nothing here knows texts or templates.
 
+pub mod local;
+#[cfg(test)]
+pub(crate) mod scripted;
+
 use crate::error::Result;
 
 /// A loaded model: immutable, shared by all sequences.

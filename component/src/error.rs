@@ -13,6 +13,14 @@ pub enum Error {
     /// The request is at fault; the text is for the caller and names the value and the limit.
     #[error("{0}")]
     Invalid(String),
+    /// One parameter of the request is at fault.
+    #[error("{message}")]
+    Parameter {
+        /// Its name, as the caller wrote it.
+        name: &'static str,
+        /// For the caller; names the value and the limit.
+        message: String,
+    },
     /// The request names something that is not there (a model, a path).
     #[error("{0}")]
     NotFound(String),
@@ -22,6 +30,12 @@ pub enum Error {
     /// The backend failed while computing; the detail is for the log.
     #[error("{0}")]
     Backend(String),
+}
+
+impl Error {
+    pub(crate) fn parameter(name: &'static str, message: impl Into<String>) -> Self {
+        Self::Parameter { name, message: message.into() }
+    }
 }
 
 impl From<wafer_engine::Error> for Error {

@@ -1,0 +1,207 @@
+//! `POST /v1/chat/completions`: OpenAI's chat completions.
+//!
+//! Beyond OpenAI's parameters: `top_k`, `min_p`, `repetition_penalty`, and `chat_template_kwargs`, the
+//! arguments that some models' templates know (`{"enable_thinking": false}`).
+
+use http::Request;
+use serde_json::{Map, Value, json};
+
+use super::error::Refusal;
+use super::fields::{Fields, wrong};
+use super::options::{Options, bookkeeping, include_usage};
+use super::run::{Choice, Format, finish_reason, reply, start, usage_json};
+use super::{Context, Reply};
+use crate::generate::{MaxTokens, Usage};
+use crate::service::Prompt;
+use crate::template::Message;
+
+pub(super) fn answer<'s>(
+    request: &Request<Vec<u8>>,
+    context: &Context<'_, 's>,
+) -> Result<Reply<'s>, Refusal> {
+    let mut body = Fields::parse(request.body())?;
+    let messages = messages(body.required("messages")?)?;
+    let options = Options::read(&mut body)?;
+    let include_usage = include_usage(&mut body, options.stream)?;
+    let max_tokens = max_tokens(&mut body)?;
+    let arguments = body.optional("chat_template_kwargs", "an object")?.unwrap_or_default();
+    bookkeeping(&mut body)?;
+    unsupported(&mut body)?;
+    body.finish()?;
+    let prompt = [Prompt::Chat(messages, arguments)];
+    let generations = start(&prompt, &options, max_tokens, context)
+        .map_err(|refusal| refusal.renamed("prompt", "messages"))?;
+    let format = Chat {
+        id: format!("chatcmpl-{:016x}", context.platform.random()),
+        created: context.platform.seconds(),
+        model: context.service()?.about().id.clone(),
+        include_usage,
+    };
+    reply(generations, format, options.stream, context.platform)
+}
+
+/// The newer name, or the older one.
+fn max_tokens(body: &mut Fields) -> Result<Option<MaxTokens>, Refusal> {
+    let limit = |name, tokens| MaxTokens { name, tokens, with_prompt: false, strict: true };
+    match (body.count("max_completion_tokens")?, body.count("max_tokens")?) {
+        (Some(_), Some(_)) => Err(Refusal::parameter(
+            "max_tokens",
+            "max_tokens and max_completion_tokens mean the same, only one may be given",
+        )),
+        (Some(tokens), None) => Ok(Some(limit("max_completion_tokens", tokens))),
+        (None, Some(tokens)) => Ok(Some(limit("max_tokens", tokens))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What OpenAI's API has and this one does not, each with the values that ask for nothing.
+fn unsupported(body: &mut Fields) -> Result<(), Refusal> {
+    let parameters = [
+        ("n", json!([1])),
+        ("tools", json!([[]])),
+        ("tool_choice", json!(["none", "auto"])),
+        ("parallel_tool_calls", json!([true, false])),
+        ("functions", json!([[]])),
+        ("function_call", json!(["none", "auto"])),
+        ("response_format", json!([{"type": "text"}])),
+        ("logprobs", json!([false])),
+        ("top_logprobs", json!([0])),
+        ("modalities", json!([["text"]])),
+        ("audio", json!([])),
+        ("prediction", json!([])),
+        ("reasoning_effort", json!([])),
+        ("verbosity", json!([])),
+        ("web_search_options", json!([])),
+        ("moderation", json!([])),
+        ("service_tier", json!(["auto", "default"])),
+        ("store", json!([false])),
+    ];
+    parameters.iter().try_for_each(|(key, neutral)| body.unsupported(key, neutral))
+}
+
+fn messages(value: Value) -> Result<Vec<Message>, Refusal> {
+    let Value::Array(values) = value else { return Err(wrong("messages", &value, "an array of messages")) };
+    let indexed = values.into_iter().enumerate();
+    indexed.map(|(index, value)| message(value, &format!("messages[{index}]"))).collect()
+}
+
+fn message(value: Value, path: &str) -> Result<Message, Refusal> {
+    let mut fields = Fields::nested(value, path)?;
+    let role = fields.required("role")?;
+    let Value::String(mut role) = role else { return Err(wrong(&fields.name("role"), &role, "a string")) };
+    // OpenAI's newer name for the same thing; templates know the older one.
+    if role == "developer" {
+        role = "system".into();
+    }
+    let tool_calls = fields.take("tool_calls");
+    let content = match fields.take("content") {
+        Some(content) => Some(text(content, &fields.name("content"))?),
+        None if tool_calls.is_some() => None,
+        None => {
+            let name = fields.name("content");
+            return Err(Refusal::parameter(&name, format!("parameter '{name}' is required")));
+        }
+    };
+    let message = Message {
+        role,
+        content,
+        reasoning_content: fields.string("reasoning_content")?,
+        name: fields.string("name")?,
+        tool_calls,
+        tool_call_id: fields.string("tool_call_id")?,
+    };
+    for key in ["refusal", "audio", "function_call", "annotations"] {
+        fields.unsupported(key, &json!([[]]))?;
+    }
+    fields.finish()?;
+    Ok(message)
+}
+
+/// A message's content: a string, or parts of type `text`, which are put together as they are.
+fn text(content: Value, path: &str) -> Result<String, Refusal> {
+    let parts = match content {
+        Value::String(text) => return Ok(text),
+        Value::Array(parts) => parts,
+        other => return Err(wrong(path, &other, "a string or an array of parts")),
+    };
+    let mut all = String::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let mut fields = Fields::nested(part, &path)?;
+        match fields.required("type")?.as_str() {
+            Some("text") => all.push_str(&fields.string("text")?.unwrap_or_default()),
+            Some(kind) => return Err(Refusal::unsupported_value(&fields.name("type"), kind)),
+            None => return Err(Refusal::parameter(&path, format!("the type of '{path}' is not a string"))),
+        }
+        fields.finish()?;
+    }
+    Ok(all)
+}
+
+/// `chat.completion` and `chat.completion.chunk`.
+struct Chat {
+    id: String,
+    created: u64,
+    model: String,
+    include_usage: bool,
+}
+
+impl Chat {
+    fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
+        let mut chunk = json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        });
+        // On request every chunk has the key; only the last one has a value there.
+        if self.include_usage {
+            chunk["usage"] = usage.map_or(Value::Null, usage_json);
+        }
+        chunk
+    }
+
+    fn delta(&self, index: usize, delta: &Value, finish_reason: Option<&str>) -> Value {
+        let choice =
+            json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        self.chunk(&json!([choice]), None)
+    }
+}
+
+impl Format for Chat {
+    fn whole(&self, choices: &[Choice], usage: Usage) -> Value {
+        let choice = |(index, choice): (usize, &Choice)| {
+            json!({
+                "index": index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": null},
+                "logprobs": null,
+                "finish_reason": finish_reason(&choice.ending.reason),
+            })
+        };
+        json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices.iter().enumerate().map(choice).collect::<Vec<_>>(),
+            "usage": usage_json(usage),
+        })
+    }
+
+    fn opening(&self, index: usize) -> Option<Value> {
+        Some(self.delta(index, &json!({"role": "assistant", "content": ""}), None))
+    }
+
+    fn text(&self, index: usize, text: &str) -> Value {
+        self.delta(index, &json!({"content": text}), None)
+    }
+
+    fn ending(&self, index: usize, choice: &Choice) -> Value {
+        self.delta(index, &Value::Object(Map::new()), Some(finish_reason(&choice.ending.reason)))
+    }
+
+    fn closing(&self, usage: Usage) -> Option<Value> {
+        self.include_usage.then(|| self.chunk(&json!([]), Some(usage)))
+    }
+}

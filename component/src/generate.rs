@@ -1,0 +1,283 @@
+//! The decoding loop: an iterator of events.
+//!
+//! It does no I/O and knows nothing of HTTP or WASI. Every step of [`Generation::next`] is one forward pass:
+//! a chunk of the prompt, or one token. Between two steps the caller may write, yield to others, or drop the
+//! generation, which cancels it and frees its KV cache. Prompt and output are counted apart and never mixed.
+
+use crate::backend::{Backend, Sequence};
+use crate::error::{Error, Result};
+use crate::sampler::{Sampler, Sampling};
+use crate::text::{Gate, Released};
+use crate::tokenizer::Tokenizer;
+
+/// Prompt tokens per forward pass: enough for a matrix product to pay, few enough to be interrupted often.
+pub const CHUNK: usize = 128;
+/// Stop strings of one request at most.
+pub const MAX_STOPS: usize = 16;
+/// Bytes of one stop string at most.
+pub const MAX_STOP_BYTES: usize = 256;
+
+/// What to continue, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Token ids, with BOS where the model wants one.
+    pub prompt: Vec<u32>,
+    /// How long the output may become; none is until the context's end.
+    pub max_tokens: Option<MaxTokens>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The text ends before the first of these to be completed.
+    pub stop: Vec<String>,
+}
+
+/// A limit to the output's length.
+#[derive(Debug, Clone, Copy)]
+pub struct MaxTokens {
+    /// What the caller calls it, for errors.
+    pub name: &'static str,
+    /// The number of tokens.
+    pub tokens: u64,
+    /// Whether the prompt's tokens count too.
+    pub with_prompt: bool,
+    /// Whether a limit beyond the context's end is refused, or means the context's end.
+    pub strict: bool,
+}
+
+/// What a step of a generation yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A part of the prompt was computed, but not all of it yet.
+    Prefill {
+        /// Prompt tokens computed.
+        done: usize,
+        /// Prompt tokens in all.
+        total: usize,
+    },
+    /// A token was generated.
+    Token {
+        /// Its id.
+        id: u32,
+        /// The text it made certain, see [`Gate`]; empty while that is held back.
+        text: String,
+    },
+    /// The last event.
+    Finished(Ending),
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub reason: Reason,
+    /// Tokens used.
+    pub usage: Usage,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The model generated a token that ends its text.
+    End,
+    /// A stop string was completed: this one. It is not part of the text.
+    Stop(String),
+    /// As many tokens were generated as the caller allows.
+    MaxTokens,
+    /// The context is full.
+    Context,
+}
+
+/// Tokens used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, with BOS and those of the chat template.
+    pub prompt_tokens: usize,
+    /// Tokens generated: every one that the model computed, with the one that ended the text and those of a
+    /// stop string.
+    pub completion_tokens: usize,
+}
+
+/// A running generation.
+pub struct Generation<'m> {
+    backend: &'m dyn Backend,
+    tokenizer: &'m Tokenizer,
+    /// None before the first step and after the last: an unused generation costs no KV cache.
+    sequence: Option<Box<dyn Sequence + 'm>>,
+    prompt: Vec<u32>,
+    /// Prompt tokens computed.
+    prefilled: usize,
+    /// The newest token, which is not in the KV cache yet.
+    last: Option<u32>,
+    generated: usize,
+    limit: usize,
+    /// What it means to reach `limit`.
+    limit_reason: Reason,
+    stop: Vec<String>,
+    gate: Gate,
+    sampler: Sampler,
+    state: State,
+}
+
+enum State {
+    Running,
+    Ended(Ending),
+    Over,
+}
+
+impl<'m> Generation<'m> {
+    /// Checks the request; nothing is computed yet.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] naming the first value that is outside its limits.
+    pub fn new(backend: &'m dyn Backend, tokenizer: &'m Tokenizer, request: Request) -> Result<Self> {
+        let Request { prompt, max_tokens, sampling, stop } = request;
+        sampling.check(backend.vocabulary_size())?;
+        check_stop(&stop)?;
+        check_prompt(&prompt, backend)?;
+        let (limit, limit_reason) = limit(prompt.len(), backend.context_length(), max_tokens)?;
+        let sampler = Sampler::new(sampling, &prompt);
+        let gate = Gate::new(stop.clone());
+        Ok(Self {
+            backend,
+            tokenizer,
+            sequence: None,
+            prompt,
+            prefilled: 0,
+            last: None,
+            generated: 0,
+            limit,
+            limit_reason,
+            stop,
+            gate,
+            sampler,
+            state: State::Running,
+        })
+    }
+
+    /// Tokens used so far.
+    pub fn usage(&self) -> Usage {
+        Usage { prompt_tokens: self.prompt.len(), completion_tokens: self.generated }
+    }
+
+    /// One forward pass, and what follows from it.
+    fn step(&mut self) -> Result<(Event, Option<Reason>)> {
+        let sequence = match &mut self.sequence {
+            Some(sequence) => sequence,
+            none => none.insert(self.backend.start()?),
+        };
+        let input = match &self.last {
+            Some(last) => std::slice::from_ref(last),
+            None => &self.prompt[self.prefilled..],
+        };
+        if input.len() > CHUNK {
+            sequence.forward(&input[..CHUNK], 0)?;
+            self.prefilled += CHUNK;
+            return Ok((Event::Prefill { done: self.prefilled, total: self.prompt.len() }, None));
+        }
+        let id = self.sampler.sample(sequence.forward(input, 1)?)?;
+        self.last = Some(id);
+        self.generated += 1;
+        let (text, reason) = self.release(id);
+        Ok((Event::Token { id, text }, reason))
+    }
+
+    /// The text that a new token makes certain, and why it is the last one, if it is.
+    fn release(&mut self, id: u32) -> (String, Option<Reason>) {
+        let end = self.tokenizer.is_end(id);
+        let mut reason = end.then_some(Reason::End);
+        let mut released = if end { Released::default() } else { self.gate.push(self.tokenizer.bytes(id)) };
+        if reason.is_none() && self.generated == self.limit {
+            reason = Some(self.limit_reason.clone());
+        }
+        if reason.is_some() && released.stop.is_none() {
+            let rest = self.gate.finish();
+            released.text.push_str(&rest.text);
+            released.stop = rest.stop;
+        }
+        let stop = released.stop.and_then(|index| self.stop.get(index).cloned());
+        (released.text, stop.map(Reason::Stop).or(reason))
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Event>;
+
+    /// The next event; none after [`Event::Finished`] and after an error.
+    fn next(&mut self) -> Option<Self::Item> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Running => {
+                let step = self.step();
+                match &step {
+                    Ok((_, None)) => self.state = State::Running,
+                    Ok((_, Some(reason))) => {
+                        self.state = State::Ended(Ending { reason: reason.clone(), usage: self.usage() });
+                        self.sequence = None;
+                    }
+                    Err(_) => self.sequence = None,
+                }
+                Some(step.map(|(event, _)| event))
+            }
+            State::Ended(ending) => Some(Ok(Event::Finished(ending))),
+            State::Over => None,
+        }
+    }
+}
+
+fn check_stop(stop: &[String]) -> Result<()> {
+    if stop.len() > MAX_STOPS {
+        let text = format!("stop has {} strings, the limit is {MAX_STOPS}", stop.len());
+        return Err(Error::parameter("stop", text));
+    }
+    match stop.iter().map(String::len).find(|length| !(1..=MAX_STOP_BYTES).contains(length)) {
+        Some(length) => {
+            let text = format!("stop has a string of {length} bytes, limits are 1 and {MAX_STOP_BYTES}");
+            Err(Error::parameter("stop", text))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_prompt(prompt: &[u32], backend: &dyn Backend) -> Result<()> {
+    let (vocabulary, context) = (backend.vocabulary_size(), backend.context_length());
+    if prompt.is_empty() {
+        return Err(Error::parameter("prompt", "prompt is empty"));
+    }
+    if prompt.len() >= context {
+        let room = if prompt.len() == context { ", which leaves no room for output" } else { "" };
+        let text = format!("prompt is {} tokens, model limit is {context}{room}", prompt.len());
+        return Err(Error::parameter("prompt", text));
+    }
+    match prompt.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(id) => {
+            let text = format!("prompt has token {id}, the vocabulary has {vocabulary} tokens");
+            Err(Error::parameter("prompt", text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// New tokens at most, and what it means to reach them. The prompt is shorter than the context.
+fn limit(prompt: usize, context: usize, max: Option<MaxTokens>) -> Result<(usize, Reason)> {
+    let room = context - prompt;
+    let Some(MaxTokens { name, tokens, with_prompt, strict }) = max else {
+        return Ok((room, Reason::Context));
+    };
+    let refuse = |text: String| Err(Error::parameter(name, text));
+    if tokens == 0 {
+        return refuse(format!("{name} is 0, it must be at least 1"));
+    }
+    let new = if with_prompt { tokens.saturating_sub(prompt as u64) } else { tokens };
+    if new == 0 {
+        return refuse(format!("{name} {tokens} leaves no room after a prompt of {prompt} tokens"));
+    }
+    match usize::try_from(new) {
+        Ok(new) if new <= room => Ok((new, Reason::MaxTokens)),
+        _ if strict => {
+            let with = if with_prompt { String::new() } else { format!(" with a prompt of {prompt} tokens") };
+            refuse(format!("{name} {tokens}{with} exceeds the context of {context} tokens"))
+        }
+        _ => Ok((room, Reason::Context)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
