@@ -20,7 +20,7 @@ pub(super) const MAX_TEXT: usize = 8 << 20;
 const FUEL: u64 = 4_000_000;
 /// Bytes of all values made in one rendering together, whether or not they live to its end.
 const MAX_MADE: usize = 256 << 20;
-/// minijinja's measure of nesting; a macro counts as ten, and takes about 10 KB of the stack of WebAssembly.
+/// minijinja's measure of nesting, in which a macro counts as ten. What is within it fits 512 KiB of stack.
 const MAX_RECURSION: usize = 320;
 /// Lists and maps inside each other.
 const MAX_DEPTH: usize = 64;
