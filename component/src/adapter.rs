@@ -60,7 +60,7 @@ fn service() -> Result<&'static Service> {
     }
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let path = variable("MODEL_PATH").unwrap_or_else(|| DEFAULT_MODEL_PATH.into());
-    let loaded = Service::load(path.as_ref(), variable("MODEL_ID"), Wasi.seconds())?;
+    let loaded = Service::load(path.as_ref(), variable("MODEL_ID"))?;
     Ok(SERVICE.with(|service| *service.get_or_init(|| Box::leak(Box::new(loaded)))))
 }
 

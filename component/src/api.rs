@@ -19,7 +19,7 @@ mod tokens;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 
-use self::error::Refusal;
+use self::error::{Refusal, Report};
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::service::Service;
@@ -62,12 +62,16 @@ impl<'s> Reply<'s> {
 /// to wait for it to be loaded.
 struct Context<'c, 's> {
     service: &'c dyn Fn() -> Result<&'s Service, Error>,
-    platform: &'s dyn Platform,
+    report: Report<'s>,
 }
 
 impl<'s> Context<'_, 's> {
     fn service(&self) -> Result<&'s Service, Refusal> {
-        (self.service)().map_err(|error| Refusal::of(error, self.platform))
+        (self.service)().map_err(|error| self.report.refusal(error))
+    }
+
+    fn platform(&self) -> &'s dyn Platform {
+        self.report.platform
     }
 }
 
@@ -95,7 +99,7 @@ pub fn handle<'s>(
     service: &dyn Fn() -> Result<&'s Service, Error>,
     platform: &'s dyn Platform,
 ) -> Reply<'s> {
-    let context = Context { service, platform };
+    let context = Context { service, report: Report::new(request.headers(), platform) };
     answer(request, &context).unwrap_or_else(Refusal::reply)
 }
 

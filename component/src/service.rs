@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value};
 use wafer_engine::Gguf;
@@ -35,7 +36,7 @@ pub struct About {
     pub id: String,
     /// The architecture as GGUF spells it.
     pub architecture: String,
-    /// When it was loaded, in seconds since 1970.
+    /// When its file was written, in seconds since 1970; 0 if that is not known.
     pub created: u64,
 }
 
@@ -66,17 +67,18 @@ impl Service {
     }
 
     /// Loads the model at `path`: a GGUF file, or a directory with exactly one. Its id is `id`, or the file's
-    /// name without `.gguf`; `now` is in seconds since 1970.
+    /// name without `.gguf`.
     ///
     /// # Errors
     /// [`Error::Model`] if there is no such file, or not exactly one, or it is no model that we can load.
-    pub fn load(path: &Path, id: Option<String>, now: u64) -> Result<Self> {
+    pub fn load(path: &Path, id: Option<String>) -> Result<Self> {
         let path = locate(path)?;
         let named = |error: Error| match error {
             Error::Model(text) => Error::Model(format!("{}: {text}", path.display())),
             other => other,
         };
         let file = File::open(&path).map_err(|error| unreadable(&path, &error))?;
+        let created = created(&file);
         let mut gguf = Gguf::open(BufReader::new(file)).map_err(|error| named(error.into()))?;
         let tokenizer = Tokenizer::from_gguf(gguf.metadata()).map_err(named)?;
         let template = Template::from_gguf(gguf.metadata(), &tokenizer).map_err(named)?;
@@ -84,7 +86,7 @@ impl Service {
         let backend = Box::new(Local::load(&mut gguf).map_err(named)?);
         let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let id = id.or_else(stem).unwrap_or_default();
-        Self::new(About { id, architecture, created: now }, tokenizer, template, backend)
+        Self::new(About { id, architecture, created }, tokenizer, template, backend)
     }
 
     /// What is told about the model.
@@ -186,6 +188,12 @@ fn locate(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// When a file was written, in seconds since 1970; 0 where the platform does not say.
+fn created(file: &File) -> u64 {
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+    modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
+}
+
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -195,4 +203,38 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
         "cannot read {}: {error}; MODEL_PATH names a .gguf file or its directory",
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The error of loading `path` inside a directory that holds `files`.
+    fn check(files: &[(&str, &str)], path: &str, expected: &[&str]) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        let Err(error) = Service::load(&folder.path().join(path), None) else {
+            panic!("{files:?} was loaded as a model");
+        };
+        assert!(matches!(error, Error::Model(_)), "{error:?}");
+        let error = error.to_string();
+        for part in expected {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_model_are_named() {
+        check(&[], "missing.gguf", &["missing.gguf", "MODEL_PATH"]);
+        check(&[], "", &["no .gguf file"]);
+        check(&[("a.txt", "x")], "", &["no .gguf file"]);
+        check(&[("b.gguf", "x"), ("a.GGUF", "x")], "", &["2 .gguf files", "a.GGUF, b.gguf"]);
+        check(&[("a.gguf", "Dear reader")], "", &["a.gguf", "not a GGUF file"]);
+        check(&[("a.gguf", "Dear reader")], "a.gguf", &["a.gguf", "not a GGUF file"]);
+        check(&[("a.gguf", "")], "a.gguf", &["a.gguf"]);
+    }
 }

@@ -51,11 +51,11 @@ fn incoming(request: IncomingRequest) -> Result<Request<Vec<u8>>, String> {
     let method = method(&request.method());
     let uri = request.path_with_query().unwrap_or_else(|| "/".into());
     let body = body(&request)?;
-    Request::builder()
-        .method(method.as_str())
-        .uri(uri)
-        .body(body)
-        .map_err(|error| format!("the request cannot be understood: {error}"))
+    let mut builder = Request::builder().method(method.as_str()).uri(uri);
+    for (name, value) in request.headers().entries() {
+        builder = builder.header(name, value);
+    }
+    builder.body(body).map_err(|error| format!("the request cannot be understood: {error}"))
 }
 
 fn method(method: &Method) -> String {

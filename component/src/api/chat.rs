@@ -32,12 +32,12 @@ pub(super) fn answer<'s>(
     let generations = start(&prompt, &options, max_tokens, context)
         .map_err(|refusal| refusal.renamed("prompt", "messages"))?;
     let format = Chat {
-        id: format!("chatcmpl-{:016x}", context.platform.random()),
-        created: context.platform.seconds(),
+        id: format!("chatcmpl-{:016x}", context.platform().random()),
+        created: context.platform().seconds(),
         model: context.service()?.about().id.clone(),
         include_usage,
     };
-    reply(generations, format, options.stream, context.platform)
+    reply(generations, format, options.stream, context)
 }
 
 /// The newer name, or the older one.

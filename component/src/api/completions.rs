@@ -45,12 +45,12 @@ pub(super) fn answer<'s>(
     body.finish()?;
     let generations = start(&prompts, &options, Some(max_tokens), context)?;
     let format = Completion {
-        id: format!("cmpl-{:016x}", context.platform.random()),
-        created: context.platform.seconds(),
+        id: format!("cmpl-{:016x}", context.platform().random()),
+        created: context.platform().seconds(),
         model: context.service()?.about().id.clone(),
         include_usage,
     };
-    reply(generations, format, options.stream, context.platform)
+    reply(generations, format, options.stream, context)
 }
 
 /// A text, texts, the token ids of a prompt, or those of several.

@@ -3,12 +3,57 @@
 //! What the caller can mend is said in full, as OpenAI's error object. What the caller cannot is told with a
 //! request id only; the detail goes to the log under the same id.
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{BODY_LIMIT, Reply};
 use crate::error::Error;
 use crate::platform::Platform;
+
+/// What a host or a proxy calls a request, if it does.
+const REQUEST_ID: &str = "x-request-id";
+/// Bytes of such a name at most; longer ones are not ours to log.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Where the server's faults are reported: to the log in full, to the client by the request's id.
+#[derive(Clone)]
+pub(super) struct Report<'s> {
+    request: String,
+    pub(super) platform: &'s dyn Platform,
+}
+
+impl<'s> Report<'s> {
+    /// The id is the one that the request came with, or a new one.
+    pub(super) fn new(headers: &HeaderMap, platform: &'s dyn Platform) -> Self {
+        let plain = |id: &&str| {
+            (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(plain);
+        let request = given.map_or_else(|| format!("req-{:016x}", platform.random()), str::to_owned);
+        Self { request, platform }
+    }
+
+    /// What is told of an error.
+    pub(super) fn refusal(&self, error: Error) -> Refusal {
+        let (status, what) = match error {
+            Error::Invalid(message) => return Refusal::request(message),
+            Error::Parameter { name, message } => return Refusal::parameter(name, message),
+            Error::NotFound(message) => {
+                let refusal = Refusal::new(StatusCode::NOT_FOUND, message);
+                return Refusal { param: Some("model".into()), code: Some("model_not_found"), ..refusal };
+            }
+            Error::Model(_) => (StatusCode::SERVICE_UNAVAILABLE, "the model is not available"),
+            Error::Backend(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the model failed"),
+        };
+        self.log(&error.to_string());
+        Refusal::new(status, format!("{what}, see the server's log for request {}", self.request))
+    }
+
+    /// Tells the operator.
+    pub(super) fn log(&self, error: &str) {
+        self.platform.log(&format!("error: {}: {error}", self.request));
+    }
+}
 
 /// A request that is not answered as asked.
 #[derive(Debug)]
@@ -72,23 +117,6 @@ impl Refusal {
     pub(super) fn too_large() -> Self {
         let message = format!("the body is larger than the limit of {BODY_LIMIT} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    }
-
-    /// What is told of an error. The detail of one that is not the caller's goes to the log.
-    pub(super) fn of(error: Error, platform: &dyn Platform) -> Self {
-        let (status, what) = match error {
-            Error::Invalid(message) => return Self::request(message),
-            Error::Parameter { name, message } => return Self::parameter(name, message),
-            Error::NotFound(message) => {
-                let refusal = Self::new(StatusCode::NOT_FOUND, message);
-                return Self { param: Some("model".into()), code: Some("model_not_found"), ..refusal };
-            }
-            Error::Model(_) => (StatusCode::SERVICE_UNAVAILABLE, "the model is not available"),
-            Error::Backend(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the model failed"),
-        };
-        let request = format!("req-{:016x}", platform.random());
-        platform.log(&format!("error: {request}: {error}"));
-        Self::new(status, format!("{what}, see the server's log for request {request}"))
     }
 
     /// The same refusal, with the parameter `from` called `to`, as this endpoint does.

@@ -32,7 +32,7 @@ pub(super) fn answer<'s>(
     body.finish()?;
     let generations = start(&prompt, &options, Some(max_tokens), context)?;
     let format = Generate { model: context.service()?.about().id.clone() };
-    reply(generations, format, options.stream, context.platform)
+    reply(generations, format, options.stream, context)
 }
 
 fn max_tokens(body: &mut Fields) -> Result<MaxTokens, Refusal> {

@@ -19,7 +19,7 @@ pub(super) fn health<'s>(_: &Request<Vec<u8>>, context: &Context<'_, 's>) -> Res
             "version": env!("CARGO_PKG_VERSION"),
         })),
         Err(error) => {
-            context.platform.log(&format!("error: unhealthy: {error}"));
+            context.report.log(&format!("unhealthy: {error}"));
             let body = json!({"status": "Unhealthy", "reason": error.to_string()});
             Reply::Full(response(StatusCode::SERVICE_UNAVAILABLE, &body))
         }

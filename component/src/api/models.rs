@@ -18,7 +18,7 @@ pub(super) fn retrieve<'s>(
     let id = request.uri().path().trim_start_matches("/v1/models/");
     let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
     let service = context.service()?;
-    service.check_model(Some(&id)).map_err(|error| Refusal::of(error, context.platform))?;
+    service.check_model(Some(&id)).map_err(|error| context.report.refusal(error))?;
     Ok(json(&model(service)))
 }
 

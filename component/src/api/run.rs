@@ -8,7 +8,7 @@ use std::vec::IntoIter;
 
 use serde_json::{Value, json};
 
-use super::error::Refusal;
+use super::error::{Refusal, Report};
 use super::options::Options;
 use super::{Context, Reply, sse};
 use crate::error::Error;
@@ -64,7 +64,7 @@ pub(super) fn reply<'s>(
     generations: Vec<Generation<'s>>,
     format: impl Format + 's,
     stream: bool,
-    platform: &'s dyn Platform,
+    context: &Context<'_, 's>,
 ) -> Result<Reply<'s>, Refusal> {
     if stream {
         let events = Stream {
@@ -72,14 +72,15 @@ pub(super) fn reply<'s>(
             current: None,
             usage: Usage::default(),
             format: Box::new(format),
-            platform,
+            report: context.report.clone(),
             over: false,
         };
         return Ok(Reply::Stream(Box::new(events)));
     }
     let mut choices = Vec::new();
     for generation in generations {
-        choices.push(complete(generation, platform).map_err(|error| Refusal::of(error, platform))?);
+        choices
+            .push(complete(generation, context.platform()).map_err(|error| context.report.refusal(error))?);
     }
     let usage = choices.iter().fold(Usage::default(), |usage, choice| sum(usage, choice.ending.usage));
     Ok(super::json(&format.whole(&choices, usage)))
@@ -93,9 +94,9 @@ pub(super) fn start<'s>(
     context: &Context<'_, 's>,
 ) -> Result<Vec<Generation<'s>>, Refusal> {
     let service = context.service()?;
-    let refuse = |error| Refusal::of(error, context.platform);
+    let refuse = |error| context.report.refusal(error);
     service.check_model(options.model.as_deref()).map_err(refuse)?;
-    let random = context.platform.random();
+    let random = context.platform().random();
     let one = |(index, prompt): (usize, &Prompt)| {
         service.generate(Request {
             prompt: service.encode(prompt)?,
@@ -141,7 +142,7 @@ struct Stream<'s> {
     current: Option<Current<'s>>,
     usage: Usage,
     format: Box<dyn Format + 's>,
-    platform: &'s dyn Platform,
+    report: Report<'s>,
     over: bool,
 }
 
@@ -149,7 +150,7 @@ impl Stream<'_> {
     /// One step of the current choice, as bytes; empty if it released no text.
     fn step(&mut self) -> Vec<u8> {
         let Some(current) = &mut self.current else { return self.turn() };
-        self.platform.pause();
+        self.report.platform.pause();
         match current.generation.next() {
             Some(Ok(Event::Prefill { done, total })) => sse::comment(&format!("prefill {done}/{total}")),
             Some(Ok(Event::Token { text, .. })) if text.is_empty() => Vec::new(),
@@ -164,7 +165,7 @@ impl Stream<'_> {
             }
             Some(Err(error)) => {
                 self.over = true;
-                sse::error(&Refusal::of(error, self.platform).body())
+                sse::error(&self.report.refusal(error).body())
             }
             None => self.turn(),
         }

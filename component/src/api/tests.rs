@@ -288,5 +288,5 @@ fn health_is_that_of_the_model() {
     let answer = call_with(broken, "GET", "/health", "");
     assert_eq!(answer.status, 503);
     assert_eq!(answer.body, r#"{"status":"Unhealthy","reason":"out of order"}"#);
-    assert_eq!(answer.log, ["error: unhealthy: out of order"]);
+    assert_eq!(answer.log, ["error: req-00000000000000ab: unhealthy: out of order"]);
 }

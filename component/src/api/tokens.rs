@@ -24,7 +24,7 @@ pub(super) fn tokenize<'s>(
     let bos = body.optional("bos", "a boolean")?.unwrap_or(true);
     body.finish()?;
     let service = context.service()?;
-    let refuse = |error| Refusal::of(error, context.platform);
+    let refuse = |error| context.report.refusal(error);
     service.check_model(model.as_deref()).map_err(refuse)?;
     let tokens = service.tokenizer().encode(&text, special, bos).map_err(refuse)?;
     let pieces: Vec<_> = tokens.iter().map(|&id| service.tokenizer().piece(id)).collect();
@@ -42,7 +42,7 @@ pub(super) fn detokenize<'s>(
     let model = body.string("model")?;
     body.finish()?;
     let service = context.service()?;
-    let refuse = |error| Refusal::of(error, context.platform);
+    let refuse = |error| context.report.refusal(error);
     service.check_model(model.as_deref()).map_err(refuse)?;
     let tokenizer = service.tokenizer();
     if let Some(id) = tokens.iter().find(|&&id| id as usize >= tokenizer.vocabulary_size()) {

@@ -364,12 +364,15 @@ fn the_servers_faults_are_told_to_the_operator_only() {
     assert_eq!((answer.status, answer.body), (200, format!("event: error\ndata: {error}\n\n")));
     assert_eq!(answer.log, log);
 
+    // The id that the request came with is kept.
     let platform = Still::default();
-    let request = Request::builder().uri("/v1/models").body(Vec::new()).unwrap();
+    let request =
+        Request::builder().uri("/v1/models").header("x-request-id", "req-7").body(Vec::new()).unwrap();
     let missing = || Err(Error::Model("cannot read /secret".into()));
     let (head, body) = handle(&request, &missing, &platform).into_parts();
     assert_eq!(head.status(), 503);
     let body = String::from_utf8(body.collect::<Vec<_>>().concat()).unwrap();
-    assert!(body.contains("the model is not available") && !body.contains("secret"), "{body}");
-    assert_eq!(platform.lines.take(), ["error: req-00000000000000ab: cannot read /secret"]);
+    assert!(body.contains("the model is not available") && body.contains("req-7"), "{body}");
+    assert!(!body.contains("secret"), "{body}");
+    assert_eq!(platform.lines.take(), ["error: req-7: cannot read /secret"]);
 }
