@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -75,7 +76,8 @@ pub struct Server {
     process: Child,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    log: Receiver<String>,
+    /// Behind a lock so that threads may share a server; only its owner reads.
+    log: Mutex<Receiver<String>>,
     seen: Vec<String>,
 }
 
@@ -100,7 +102,7 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { process, url: String::new(), log, seen: Vec::new() };
+        let mut server = Self { process, url: String::new(), log: Mutex::new(log), seen: Vec::new() };
         let line = server.wait_for("listening on ");
         server.url = line.rsplit(' ').next().expect("a URL").to_owned();
         server
@@ -117,7 +119,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.log.recv_timeout(left) {
+            match self.log().recv_timeout(left) {
                 Ok(line) => {
                     let found = line.contains(text);
                     self.seen.push(line.clone());
@@ -128,6 +130,10 @@ impl Server {
                 Err(_) => panic!("no {text:?} in the log:\n{}", self.seen.join("\n")),
             }
         }
+    }
+
+    fn log(&mut self) -> &mut Receiver<String> {
+        self.log.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `127.0.0.1:PORT`.
@@ -182,7 +188,7 @@ impl Server {
         let status = Command::new("kill").args([signal, &pid]).status().expect("kill starts");
         assert!(status.success(), "kill {signal} {pid}");
         // The log ends with the process.
-        while self.log.recv_timeout(PATIENCE).is_ok() {}
+        while self.log().recv_timeout(PATIENCE).is_ok() {}
         self.process.wait().expect("the process can be waited for")
     }
 }

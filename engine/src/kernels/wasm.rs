@@ -151,7 +151,7 @@ fn nibbles<const T: usize, const V: usize>(
             }
         }
     }
-    pairs.map(|pairs| pairs.map(i32x4_extadd_pairwise_i16x8))
+    pairs.map(|pairs| pairs.map(|pair| i32x4_extadd_pairwise_i16x8(pair)))
 }
 
 pub(super) fn q4<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> Tile<T> {
