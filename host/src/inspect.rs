@@ -65,15 +65,17 @@ struct Component {
 }
 
 fn look(mut file: impl Read + Seek, size: u64) -> anyhow::Result<Found> {
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).context("it is shorter than 4 bytes")?;
+    let mut magic = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut magic)?;
     file.rewind()?;
-    match &magic {
-        b"GGUF" => Ok(Found::Model(model(file, size)?)),
-        b"\0asm" => Ok(Found::Component(component(file, size)?)),
-        _ => Err(anyhow::anyhow!("it is neither a GGUF file nor WebAssembly"))
-            .hint("wafer reads models as .gguf and components as .wasm"),
+    if magic == b"\0asm" {
+        return Ok(Found::Component(component(file, size)?));
     }
+    let model = model(file, size);
+    if magic == b"GGUF" {
+        return Ok(Found::Model(model?));
+    }
+    Ok(Found::Model(model.hint("models are .gguf files, components are .wasm files")?))
 }
 
 fn model(file: impl Read + Seek, size: u64) -> anyhow::Result<Model> {

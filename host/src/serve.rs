@@ -28,6 +28,8 @@ use crate::signals::Stop;
 
 /// A connection that sends no complete request head for so long is closed; also an idle one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long guests may take to be dropped at the end, many times what they need.
+const LAST_SLICES: Duration = Duration::from_secs(1);
 /// Pause after the system refused a connection, which it does when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,8 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) fn serve(config: Serve, format: logs::Format) -> anyhow::Result<()> {
     let guests = executor("guest")?;
     let result = executor("http")?.block_on(listen(config, format, guests.handle().clone()));
-    // Guests that outlived the drain are dropped where they stand.
-    guests.shutdown_background();
+    // Guests that outlived the drain are dropped at the end of their time slice.
+    guests.shutdown_timeout(LAST_SLICES);
     result
 }
 
