@@ -178,7 +178,9 @@ impl Model {
                 return Err(Error::Invalid(format!("{outputs} outputs of {} tokens", tokens.len())));
             }
             if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocabulary) {
-                return Err(Error::Invalid(format!("token id {id}, the vocabulary has {vocabulary} entries")));
+                return Err(Error::Invalid(format!(
+                    "token id {id}, the vocabulary has {vocabulary} entries"
+                )));
             }
             let end = session.position() + tokens.len();
             if end > context {

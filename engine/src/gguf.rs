@@ -70,7 +70,8 @@ impl<R: Read + Seek> Gguf<R> {
         let mut tensors = BTreeMap::new();
         for (name, info) in content.tensor_infos {
             let shape = info.shape.dims().to_vec();
-            let tensor = extent(&name, info.ggml_dtype, shape, content.tensor_data_offset, info.offset, size)?;
+            let tensor =
+                extent(&name, info.ggml_dtype, shape, content.tensor_data_offset, info.offset, size)?;
             tensors.insert(name, tensor);
         }
         Ok(Self { reader, metadata: Metadata::new(content.metadata), tensors })
@@ -107,7 +108,14 @@ impl<R> Gguf<R> {
 }
 
 /// Checks one entry of the tensor table against the file's `size`.
-fn extent(name: &str, dtype: GgmlDType, shape: Vec<usize>, data: u64, offset: u64, size: u64) -> Result<TensorInfo> {
+fn extent(
+    name: &str,
+    dtype: GgmlDType,
+    shape: Vec<usize>,
+    data: u64,
+    offset: u64,
+    size: u64,
+) -> Result<TensorInfo> {
     let elements = shape.iter().try_fold(1_u64, |n, &d| n.checked_mul(d as u64)).filter(|&n| n > 0);
     let Some(elements) = elements else {
         return Err(Error::format(format!("tensor {name} has the shape {shape:?}")));
@@ -123,7 +131,9 @@ fn extent(name: &str, dtype: GgmlDType, shape: Vec<usize>, data: u64, offset: u6
     let start = data.checked_add(offset);
     let end = bytes.zip(start).and_then(|(bytes, start)| start.checked_add(bytes));
     match (start, bytes, end) {
-        (Some(offset), Some(bytes), Some(end)) if end <= size => Ok(TensorInfo { dtype, shape, offset, bytes }),
+        (Some(offset), Some(bytes), Some(end)) if end <= size => {
+            Ok(TensorInfo { dtype, shape, offset, bytes })
+        }
         _ => Err(Error::format(format!(
             "tensor {name} ({elements} elements of {dtype:?} at offset {offset}) lies outside the file of {size} bytes"
         ))),

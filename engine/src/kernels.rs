@@ -6,8 +6,6 @@
 //! are added in order. [`scalar`] is the specification: every other kernel gives the same bits.
 
 mod activations;
-#[cfg(target_arch = "aarch64")]
-mod aarch64;
 mod block;
 mod float;
 pub mod ggml;
@@ -23,7 +21,9 @@ mod x86;
 
 pub use activations::Activations;
 pub use block::{BLOCK, LANES};
-pub use float::{Attention, Pages, Query, attend, dot, exp, gelu, gelu_erf, half_row, layer_norm, rms_norm, silu};
+pub use float::{
+    Attention, Pages, Query, attend, dot, exp, gelu, gelu_erf, half_row, layer_norm, rms_norm, silu,
+};
 pub(crate) use float::{MAX_HEAD, PAGE, head_stride, softcap};
 pub use isa::Isa;
 pub use matmul::{Part, matmul};

@@ -114,7 +114,8 @@ impl Model {
             linears.map(|linear| linear.matrix.bytes()).sum::<u64>()
         };
         let outer = [Some(&self.embedding), self.positions.as_ref(), self.output.as_ref().map(|o| &o.matrix)];
-        outer.into_iter().flatten().map(Matrix::bytes).sum::<u64>() + self.layers.iter().map(layer).sum::<u64>()
+        outer.into_iter().flatten().map(Matrix::bytes).sum::<u64>()
+            + self.layers.iter().map(layer).sum::<u64>()
     }
 
     fn from_source(config: Config, source: &mut dyn Source) -> Result<Self> {
@@ -148,7 +149,9 @@ impl Tensors<'_> {
 
     /// The layer `name`, with a bias if the file has one.
     fn opt_linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Option<Linear>> {
-        let Some(matrix) = self.source.matrix(&format!("{name}.weight"), rows, columns)? else { return Ok(None) };
+        let Some(matrix) = self.source.matrix(&format!("{name}.weight"), rows, columns)? else {
+            return Ok(None);
+        };
         let bias = self.source.vector(&format!("{name}.bias"), rows)?;
         Ok(Some(Linear { matrix, bias }))
     }

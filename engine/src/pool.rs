@@ -35,7 +35,11 @@ impl<'a, T> Shared<'a, T> {
     #[allow(unsafe_code, reason = "the point of this type")]
     #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [T] {
-        assert!(start <= self.length && length <= self.length - start, "{start} + {length} of {}", self.length);
+        assert!(
+            start <= self.length && length <= self.length - start,
+            "{start} + {length} of {}",
+            self.length
+        );
         // SAFETY: in bounds of the borrowed slice; the caller promises that no other reference overlaps.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
     }

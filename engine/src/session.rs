@@ -70,7 +70,8 @@ impl Session {
     /// Makes room for `count` more positions, which [`advance`](Self::advance) then counts.
     pub(crate) fn reserve(&mut self, count: usize) {
         let first = self.position / PAGE;
-        self.pages.resize_with((self.position + count).div_ceil(PAGE), || Arc::new(vec![0; self.shape.elements()]));
+        self.pages
+            .resize_with((self.position + count).div_ceil(PAGE), || Arc::new(vec![0; self.shape.elements()]));
         // A shared page is copied here once, not at every write.
         self.pages.iter_mut().skip(first).for_each(|page| {
             Arc::make_mut(page);

@@ -67,6 +67,9 @@ fn packed(name: &str, dtype: GgmlDType, raw: &[u8], expected: &[f32], largest: f
         _ => 0.5 / 127.0 * 1.01,
     };
     for (i, (got, expected)) in out.iter().zip(expected).enumerate() {
-        assert!((got - expected).abs() <= limit * largest, "{name} packed, at {i}: {got} instead of {expected}");
+        assert!(
+            (got - expected).abs() <= limit * largest,
+            "{name} packed, at {i}: {got} instead of {expected}"
+        );
     }
 }

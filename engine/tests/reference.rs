@@ -40,7 +40,8 @@ fn load(name: &str) -> Option<Model> {
 }
 
 fn reference(name: &str) -> Option<Reference> {
-    let text = std::fs::read_to_string(common::testdata(&format!("reference/{name}.json"))?).expect("a reference");
+    let text =
+        std::fs::read_to_string(common::testdata(&format!("reference/{name}.json"))?).expect("a reference");
     Some(serde_json::from_str(&text).expect("the reference's format"))
 }
 
@@ -50,7 +51,8 @@ fn forward(model: &Model, workspace: &mut Workspace, session: &mut Session, toke
 }
 
 fn argmax(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
+    let best =
+        logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
     best as u32
 }
 
@@ -75,12 +77,15 @@ fn greedy(model: &Model, workspace: &mut Workspace, prompt: &[u32], count: usize
 #[test]
 fn greedy_tokens_equal_llama_cpp() {
     for name in ["stories260K-f32", "stories260K-F16", "TinyStories-656K-f32"] {
-        let (Some(model), Some(reference)) = (load(name), reference(&format!("llamacpp/{name}"))) else { return };
+        let (Some(model), Some(reference)) = (load(name), reference(&format!("llamacpp/{name}"))) else {
+            return;
+        };
         for isa in Isa::available() {
             let mut workspace = Workspace::with_isa(2, isa);
             for case in &reference.greedy {
                 for chunk in [1, 3, usize::MAX] {
-                    let output = greedy(&model, &mut workspace, &case.prompt_ids, case.output_ids.len(), chunk);
+                    let output =
+                        greedy(&model, &mut workspace, &case.prompt_ids, case.output_ids.len(), chunk);
                     assert_eq!(output, case.output_ids, "{name} on {isa:?}, {:?} by {chunk}", case.prompt);
                 }
             }
@@ -104,23 +109,41 @@ fn perplexity(model: &Model, tokens: &[u32]) -> f64 {
     (losses.iter().sum::<f64>() / losses.len() as f64).exp()
 }
 
+/// A file's perplexity against float64, within `limit` (a fraction).
+fn check_perplexity(name: &str, limit: f64) -> Option<()> {
+    let model = load(name)?;
+    let expected = reference(&format!("numpy/{name}"))?.ppl.ppl;
+    let got = perplexity(&model, &reference(&format!("llamacpp/{name}"))?.ppl.ids);
+    let error = (got / expected - 1.0).abs();
+    assert!(error < limit, "{name}: perplexity {got:.4}, expected {expected:.4}");
+    Some(())
+}
+
 #[test]
 fn perplexity_of_quantised_files_is_that_of_float64() {
-    let names = ["f32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K_M"];
     for family in ["stories260K", "TinyStories-656K"] {
-        for kind in names {
-            let name = format!("{family}-{kind}");
-            let Some(model) = load(&name) else { return };
-            let Some(expected) = reference(&format!("numpy/{name}")) else { return };
-            let Some(tokens) = reference(&format!("llamacpp/{name}")) else { return };
-            let got = perplexity(&model, &tokens.ppl.ids);
+        for kind in ["f32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K_M"] {
             let limit = match kind {
                 "f32" => 0.0005,
                 "F16" | "Q8_0" => 0.01,
                 _ => 0.03,
             };
-            let error = (got / expected.ppl.ppl - 1.0).abs();
-            assert!(error < limit, "{name}: perplexity {got:.4}, expected {:.4}", expected.ppl.ppl);
+            if check_perplexity(&format!("{family}-{kind}"), limit).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Random weights whose rows are long enough for every K type, with Llama's and with Qwen2's decoder.
+#[test]
+fn k_types_and_qwen2_have_the_perplexity_of_float64() {
+    for family in ["tiny-llama-random", "tiny-qwen2-random"] {
+        for kind in ["f32", "F16", "Q8_0", "Q4_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"] {
+            let limit = if kind == "f32" { 0.0005 } else { 0.01 };
+            if check_perplexity(&format!("{family}-{kind}"), limit).is_none() {
+                return;
+            }
         }
     }
 }

@@ -27,7 +27,9 @@ pub fn wafer() -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if name.starts_with("WAFER_") || ["PORT", "MODEL_PATH", "RUST_LOG", "RUST_BACKTRACE"].contains(&&*name) {
+        if name.starts_with("WAFER_")
+            || ["PORT", "MODEL_PATH", "RUST_LOG", "RUST_BACKTRACE"].contains(&&*name)
+        {
             command.env_remove(&*name);
         }
     }
@@ -147,7 +149,8 @@ impl Server {
     /// If there is no answer, or it is not JSON.
     pub fn request(&self, method: &str, path: &str, body: Option<&[u8]>) -> (u16, Value) {
         let (status, text) = self.text(method, path, body);
-        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
+        let value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
         (status, value)
     }
 

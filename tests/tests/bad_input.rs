@@ -68,7 +68,12 @@ fn bad_requests_get_a_clear_error_and_the_server_goes_on() {
         case(CHAT, &with("model", json!("gpt-9")), 404, &["gpt-9"]),
         case(CHAT, &with("logit_bias", json!({"99999999": 1})), 400, &["99999999"]),
         case(CHAT, &with("stop", json!([""])), 400, &["stop"]),
-        raw(CHAT, b"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"temperature\": NaN}", 400, &["line 1"]),
+        raw(
+            CHAT,
+            b"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"temperature\": NaN}",
+            400,
+            &["line 1"],
+        ),
         raw("/generate", &vec![b'x'; 20 << 20], 413, &["16"]),
         Case { method: "GET", path: "/nowhere", body: Vec::new(), status: 404, names: &["/nowhere"] },
         Case { method: "GET", path: "/generate", body: Vec::new(), status: 405, names: &["GET", "POST"] },
@@ -102,27 +107,39 @@ fn broken_files_are_refused_at_once() {
         (damaged("cut.gguf", folder, |b| b.truncate(b.len() / 2)), "outside the file"),
         (damaged("head.gguf", folder, |b| b.truncate(100)), "left in the file"),
         (damaged("empty.gguf", folder, Vec::clear), "left in the file"),
-        (damaged("tensors.gguf", folder, |b| b[8..16].copy_from_slice(&(1_u64 << 40).to_le_bytes())), "1099511627776 tensors"),
-        (damaged("entries.gguf", folder, |b| b[16..24].copy_from_slice(&u64::MAX.to_le_bytes())), "18446744073709551615"),
+        (
+            damaged("tensors.gguf", folder, |b| b[8..16].copy_from_slice(&(1_u64 << 40).to_le_bytes())),
+            "1099511627776 tensors",
+        ),
+        (
+            damaged("entries.gguf", folder, |b| b[16..24].copy_from_slice(&u64::MAX.to_le_bytes())),
+            "18446744073709551615",
+        ),
         (damaged("version.gguf", folder, |b| b[4] = 9), "version 9"),
-        (damaged("far.gguf", folder, far_tensor), "outside the file"),
+        (damaged("far.gguf", folder, |b| far_tensor(b)), "outside the file"),
         (text.to_str().expect("a path").to_owned(), "not a GGUF file"),
         (folder.join("missing.gguf").to_str().expect("a path").to_owned(), "missing.gguf"),
     ];
     for (path, expected) in &cases {
-        for command in [&["serve", path, "--listen", "127.0.0.1:0"][..], &["run", path, "Hello"], &["inspect", path]] {
+        for command in
+            [&["serve", path, "--listen", "127.0.0.1:0"][..], &["run", path, "Hello"], &["inspect", path]]
+        {
             let output = run(command);
             let error = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{command:?}: {error}");
             assert!(error.contains("error: ") && error.contains(expected), "{command:?}: {error}");
             assert!(!error.contains("panicked"), "{command:?}: {error}");
-            assert!(output.stdout.is_empty(), "{command:?} printed {:?}", String::from_utf8_lossy(&output.stdout));
+            assert!(
+                output.stdout.is_empty(),
+                "{command:?} printed {:?}",
+                String::from_utf8_lossy(&output.stdout)
+            );
         }
     }
 }
 
 /// Moves the first tensor of the table to an offset beyond the file.
-fn far_tensor(bytes: &mut Vec<u8>) {
+fn far_tensor(bytes: &mut [u8]) {
     let name = b"token_embd.weight";
     let at = bytes.windows(name.len()).rposition(|window| window == name).expect("the tensor's entry");
     // Behind the name: the number of dimensions, two dimensions, the type, the offset.

@@ -23,10 +23,8 @@ fn http_gives_the_tokens_of_llama_cpp() {
 
             let expected = server.post("/detokenize", &json!({"tokens": case["output_ids"]}));
             let count = ids(&case["output_ids"]).len();
-            let completion = server.post(
-                "/v1/completions",
-                &json!({"prompt": prompt, "max_tokens": count, "temperature": 0}),
-            );
+            let completion = server
+                .post("/v1/completions", &json!({"prompt": prompt, "max_tokens": count, "temperature": 0}));
             assert_eq!(completion["choices"][0]["text"], expected["text"], "{model}: {prompt:?}");
             assert_eq!(completion["usage"]["prompt_tokens"], ids(&case["prompt_ids"]).len());
         }
@@ -48,7 +46,8 @@ fn the_component_gives_the_text_of_llama_cpp() {
             // llama.cpp's detokenizer drops the space before the first word, and spells the end token out.
             let expected = case["output_text"].as_str().expect("a text").trim();
             let ended = ids(&case["output_ids"]).last() == Some(&END_OF_STORY);
-            let expected = if ended { expected.strip_suffix("<|end_story|>").unwrap_or(expected) } else { expected };
+            let expected =
+                if ended { expected.strip_suffix("<|end_story|>").unwrap_or(expected) } else { expected };
             assert_eq!(text.trim(), expected, "{model}: {prompt:?}");
         }
     }

@@ -67,7 +67,8 @@ fn seeds_decide_the_text() {
 #[test]
 fn a_crowd_is_answered_right() {
     let server = Server::start(&[]);
-    let body = |i: usize| json!({"prompt": format!("Once upon a time {i}"), "max_tokens": 12, "temperature": 0});
+    let body =
+        |i: usize| json!({"prompt": format!("Once upon a time {i}"), "max_tokens": 12, "temperature": 0});
     let text = |i| server.post("/v1/completions", &body(i))["choices"][0]["text"].clone();
     let alone: Vec<Value> = (0..20).map(text).collect();
     let together: Vec<Value> = thread::scope(|scope| {
@@ -83,8 +84,12 @@ fn a_client_that_hangs_up_stops_its_generation() {
     let body = json!({"prompt": "Once upon a time", "max_tokens": 450, "stream": true, "logit_bias": {}});
     let mut stream = TcpStream::connect(server.address()).expect("a connection");
     let body = body.to_string();
-    write!(stream, "POST /v1/completions HTTP/1.1\r\nHost: wafer\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-        .expect("the request is sent");
+    write!(
+        stream,
+        "POST /v1/completions HTTP/1.1\r\nHost: wafer\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("the request is sent");
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while !line.starts_with("data: ") {
@@ -110,10 +115,15 @@ fn signals_end_it_gracefully() {
 #[test]
 fn a_running_request_is_finished_before_the_end() {
     let server = Server::start(&[]);
-    let body = json!({"prompt": "Once upon a time", "max_tokens": 60, "stream": true, "temperature": 0}).to_string();
+    let body =
+        json!({"prompt": "Once upon a time", "max_tokens": 60, "stream": true, "temperature": 0}).to_string();
     let mut stream = TcpStream::connect(server.address()).expect("a connection");
-    write!(stream, "POST /v1/completions HTTP/1.1\r\nHost: wafer\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-        .expect("the request is sent");
+    write!(
+        stream,
+        "POST /v1/completions HTTP/1.1\r\nHost: wafer\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("the request is sent");
     let mut first = [0; 16];
     stream.read_exact(&mut first).expect("the head of the answer");
     let rest = thread::spawn(move || {

@@ -33,8 +33,12 @@ impl Family {
         Ok(match architecture {
             "llama" | "smollm3" => llama,
             "qwen2" | "qwen3" | "phi3" => Self { pairs: RopePairs::Halves, ..llama },
-            "gemma2" => Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 2, embedding_scale, ..llama },
-            "gemma3" => Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 6, embedding_scale, ..llama },
+            "gemma2" => {
+                Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 2, embedding_scale, ..llama }
+            }
+            "gemma3" => {
+                Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 6, embedding_scale, ..llama }
+            }
             "gpt2" => Self { layer_norm: true, mlp: Mlp { gated: false, ..gelu }, ..llama },
             "gptneox" => {
                 let mlp = Mlp { gated: false, activation: Activation::GeluErf };
@@ -74,7 +78,9 @@ impl Config {
             None => return Err(Error::format(format!("{heads} heads do not divide an embedding of {dim}"))),
         };
         if let Some(length) = option("attention.value_length")?.filter(|&length| length != head_dim) {
-            return Err(Error::unsupported(format!("values of length {length} with keys of length {head_dim}")));
+            return Err(Error::unsupported(format!(
+                "values of length {length} with keys of length {head_dim}"
+            )));
         }
         if let Some(experts) = option("expert_count")?.filter(|&experts| experts > 0) {
             return Err(Error::unsupported(format!("a mixture of {experts} experts")));
@@ -128,8 +134,9 @@ fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&
     let scaling = match (metadata.opt_str(&key("scaling.type"))?.unwrap_or("none"), factor) {
         ("linear", Some(factor)) => Scaling::Linear(factor),
         ("yarn", Some(factor)) => {
-            let original = original
-                .ok_or_else(|| Error::format(format!("metadata {} is missing", key("scaling.original_context_length"))))?;
+            let original = original.ok_or_else(|| {
+                Error::format(format!("metadata {} is missing", key("scaling.original_context_length")))
+            })?;
             Scaling::Yarn { factor, fast: 32.0, slow: 1.0, original }
         }
         // Older converters name the factor alone.

@@ -63,13 +63,24 @@ pub enum Scaling {
 
 impl Rope {
     /// Frequencies `base^(−2i / dims)`, scaled; `factors` divide them one by one where given.
-    pub fn new(pairs: RopePairs, dims: usize, base: f64, scaling: Scaling, factors: Option<&[f32]>) -> Result<Self> {
+    pub fn new(
+        pairs: RopePairs,
+        dims: usize,
+        base: f64,
+        scaling: Scaling,
+        factors: Option<&[f32]>,
+    ) -> Result<Self> {
         if !(base.is_finite() && base > 0.0) {
             return Err(Error::format(format!("rope base is {base}, it must be positive")));
         }
         let count = dims / 2;
-        if let Some(factors) = factors.filter(|f| f.len() != count || f.iter().any(|f| !(*f > 0.0 && f.is_finite()))) {
-            return Err(Error::format(format!("{} rope factors, {count} positive ones are wanted", factors.len())));
+        if let Some(factors) =
+            factors.filter(|f| f.len() != count || f.iter().any(|f| !(*f > 0.0 && f.is_finite())))
+        {
+            return Err(Error::format(format!(
+                "{} rope factors, {count} positive ones are wanted",
+                factors.len()
+            )));
         }
         let frequency = |i: usize| {
             let plain = libm::pow(base, -2.0 * i as f64 / dims as f64);

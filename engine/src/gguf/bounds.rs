@@ -62,7 +62,11 @@ pub(super) fn check<R: Read + Seek>(reader: &mut R, size: u64) -> Result<()> {
 }
 
 fn limited(what: &str, value: u64, limit: u64) -> Result<u64> {
-    if value <= limit { Ok(value) } else { Err(Error::format(format!("{value} {what}, the limit is {limit}"))) }
+    if value <= limit {
+        Ok(value)
+    } else {
+        Err(Error::format(format!("{value} {what}, the limit is {limit}")))
+    }
 }
 
 impl<R: Read> Walk<R> {

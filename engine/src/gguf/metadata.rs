@@ -100,7 +100,12 @@ impl Metadata {
         self.array(key, "an array of 32-bit integers", |value| integer(value)?.try_into().ok())
     }
 
-    fn typed<'a, T>(&'a self, key: &str, kind: &str, cast: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        kind: &str,
+        cast: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         let Some(value) = self.0.get(key) else { return Ok(None) };
         let wrong = || Error::format(format!("metadata {key} is not {kind} but {:?}", value.value_type()));
         cast(value).map(Some).ok_or_else(wrong)

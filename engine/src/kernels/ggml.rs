@@ -18,8 +18,12 @@ pub fn dequantize(dtype: GgmlDType, raw: &[u8], out: &mut [f32]) {
     assert_eq!(raw.len() * dtype.block_size(), out.len() * dtype.type_size(), "{dtype:?}: sizes differ");
     match dtype {
         GgmlDType::F32 => each(raw, out, |b: &[u8; 4], y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b)),
-        GgmlDType::F16 => each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = widen(u16::from_le_bytes(*b))),
-        GgmlDType::BF16 => each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = brain(u16::from_le_bytes(*b))),
+        GgmlDType::F16 => {
+            each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = widen(u16::from_le_bytes(*b)))
+        }
+        GgmlDType::BF16 => {
+            each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = brain(u16::from_le_bytes(*b)))
+        }
         GgmlDType::Q4_0 => each(raw, out, q4_0),
         GgmlDType::Q4_1 => each(raw, out, q4_1),
         GgmlDType::Q5_0 => each(raw, out, q5_0),
@@ -47,7 +51,11 @@ pub(super) fn half(block: &[u8], at: usize) -> f32 {
     widen(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-fn each<const BYTES: usize, const N: usize>(raw: &[u8], out: &mut [f32], f: impl Fn(&[u8; BYTES], &mut [f32; N])) {
+fn each<const BYTES: usize, const N: usize>(
+    raw: &[u8],
+    out: &mut [f32],
+    f: impl Fn(&[u8; BYTES], &mut [f32; N]),
+) {
     let (blocks, _) = raw.as_chunks::<BYTES>();
     let (outs, _) = out.as_chunks_mut::<N>();
     for (block, y) in blocks.iter().zip(outs) {

@@ -10,8 +10,6 @@ pub enum Isa {
     Scalar,
     /// WebAssembly SIMD with the relaxed integer dot product.
     Wasm,
-    /// aarch64 with the dot product extension.
-    Dotprod,
     /// x86-64 with AVX2.
     Avx2,
     /// x86-64 with AVX-512 and VNNI.
@@ -35,10 +33,6 @@ impl Isa {
         let mut available = vec![Self::Scalar];
         #[cfg(target_arch = "wasm32")]
         available.push(Self::Wasm);
-        #[cfg(target_arch = "aarch64")]
-        if std::arch::is_aarch64_feature_detected!("dotprod") {
-            available.push(Self::Dotprod);
-        }
         #[cfg(target_arch = "x86_64")]
         {
             if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c") {
@@ -59,7 +53,6 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Wasm => "wasm-simd",
-            Self::Dotprod => "dotprod",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }

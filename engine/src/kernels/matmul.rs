@@ -169,7 +169,10 @@ mod tests {
         };
         let expected = product(Isa::Scalar);
         for isa in Isa::available() {
-            assert!(product(isa) == expected, "{form:?} {rows} x {columns} with {inputs} rows: {isa:?} differs");
+            assert!(
+                product(isa) == expected,
+                "{form:?} {rows} x {columns} with {inputs} rows: {isa:?} differs"
+            );
         }
     }
 

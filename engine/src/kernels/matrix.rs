@@ -140,7 +140,11 @@ impl Matrix {
     /// # Panics
     /// If the matrix is full, or the row's length is not that of `columns` elements.
     pub fn push(&mut self, dtype: GgmlDType, raw: &[u8]) {
-        assert_eq!(raw.len(), self.columns / dtype.block_size() * dtype.type_size(), "length of a {dtype:?} row");
+        assert_eq!(
+            raw.len(),
+            self.columns / dtype.block_size() * dtype.type_size(),
+            "length of a {dtype:?} row"
+        );
         if self.form() != Form::of(dtype) && self.form() != Form::Q8 {
             let mut values = vec![0.0; self.columns];
             ggml::dequantize(dtype, raw, &mut values);
@@ -180,13 +184,19 @@ impl Matrix {
         let chunks = values.as_chunks::<BLOCK>().0;
         match &mut self.data {
             Data::F32(data) => data[width].iter_mut().zip(values).for_each(|(to, &v)| to[lane] = v),
-            Data::F16(data) => data[width].iter_mut().zip(values).for_each(|(to, &v)| to[lane] = block::narrow(v)),
+            Data::F16(data) => {
+                data[width].iter_mut().zip(values).for_each(|(to, &v)| to[lane] = block::narrow(v))
+            }
             Data::Bf16(data) => {
                 let round = |v: f32| half::bf16::from_f32(v).to_bits();
                 data[width].iter_mut().zip(values).for_each(|(to, &v)| to[lane] = round(v));
             }
-            Data::Q8(data) => data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q8_floats(v, to, lane)),
-            Data::Q4(data) => data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q4_floats(v, to, lane)),
+            Data::Q8(data) => {
+                data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q8_floats(v, to, lane))
+            }
+            Data::Q4(data) => {
+                data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q4_floats(v, to, lane))
+            }
             Data::Q4Offset(data) => {
                 data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q4_offset_floats(v, to, lane));
             }
@@ -232,7 +242,8 @@ impl Matrix {
             }
             Data::Q4Offset(data) => {
                 for (block, y) in data[blocks].iter().zip(chunks) {
-                    let (scale, offset) = (block::widen(block.scales[lane]), block::widen(block.offsets[lane]));
+                    let (scale, offset) =
+                        (block::widen(block.scales[lane]), block::widen(block.offsets[lane]));
                     *y = std::array::from_fn(|i| scale * nibble(&block.quants, i) + offset);
                 }
             }

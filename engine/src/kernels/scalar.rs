@@ -13,7 +13,8 @@ pub(super) type Tile<const T: usize> = [[f32; LANES]; T];
 pub(super) fn q8<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
     quantized::<T>(panel.len(), x, row, |b, lane, q, _, scale| {
         let block = &panel[b];
-        let dot: i32 = (0..BLOCK).map(|i| i32::from(block.quants[i / 4][4 * lane + i % 4]) * i32::from(q[i])).sum();
+        let dot: i32 =
+            (0..BLOCK).map(|i| i32::from(block.quants[i / 4][4 * lane + i % 4]) * i32::from(q[i])).sum();
         [dot as f32 * (widen(block.scales[lane]) * scale), 0.0]
     })
 }

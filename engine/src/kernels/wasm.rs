@@ -4,6 +4,7 @@
 //! overflow 16 bits; within those bounds it is exact, hence the same on every machine. Nibbles are such an
 //! operand, and a whole block adds up to at most 16 · 15 · 127 = 30480, so that one 16-bit lane can hold it.
 //! 8-bit weights are widened to 16 bits and take the ordinary dot product.
+#![allow(clippy::needless_range_loop, reason = "parallel arrays, indexed alike")]
 #![allow(unsafe_code, reason = "SIMD loads")]
 
 use std::arch::wasm32::*;
@@ -207,7 +208,8 @@ fn q4_offset_part<const T: usize, const V: usize>(
     for (b, block) in panel.iter().enumerate() {
         let dots = nibbles::<T, V>(&block.quants, first, &quants, b * BLOCK);
         for v in 0..V {
-            let (weight_scales, offsets) = (halves(&block.scales, first + v), halves(&block.offsets, first + v));
+            let (weight_scales, offsets) =
+                (halves(&block.scales, first + v), halves(&block.offsets, first + v));
             for t in 0..T {
                 let scale = f32x4_mul(weight_scales, f32x4_splat(scales[t][b]));
                 let product = f32x4_mul(f32x4_convert_i32x4(dots[t][v]), scale);

@@ -4,6 +4,7 @@
 //! 4-bit weights give at most 16 · 15 · 127 = 30480 over a whole block, and 8-bit ones are fed as |w| and
 //! x · sign(w), at most 2 · 128 · 127 = 32512 a pair. VNNI adds four products straight into 32 bits; it wants
 //! one unsigned operand, so 8-bit weights are shifted by 128 and the shift is taken out again with the sums.
+#![allow(clippy::needless_range_loop, reason = "parallel arrays, indexed alike")]
 #![allow(unsafe_code, reason = "SIMD intrinsics")]
 
 use std::arch::x86_64::*;

@@ -169,7 +169,9 @@ impl State {
         let begin = Instant::now();
         while begin.elapsed() < SPIN {
             for _ in 0..64 {
-                if (self.next.load(Ordering::Acquire) >> 32) as u32 != last || self.stop.load(Ordering::Relaxed) {
+                if (self.next.load(Ordering::Acquire) >> 32) as u32 != last
+                    || self.stop.load(Ordering::Relaxed)
+                {
                     return *self.job.lock().unwrap_or_else(PoisonError::into_inner);
                 }
                 std::hint::spin_loop();
@@ -198,7 +200,10 @@ mod tests {
                 pool.run(count, &|task| {
                     runs[task].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(runs.iter().all(|r| r.load(Ordering::Relaxed) == 1), "{threads} threads, {count} tasks");
+                assert!(
+                    runs.iter().all(|r| r.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {count} tasks"
+                );
             }
         }
     }
