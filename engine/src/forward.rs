@@ -9,7 +9,7 @@ mod attention;
 use crate::config::{Activation, Config};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Activations, Isa, Part, matmul};
-use crate::model::{Linear, Model};
+use crate::model::{Linear, Model, NormWeights};
 use crate::pool::{Pool, Shared};
 use crate::session::{PageShape, Session};
 
@@ -37,6 +37,8 @@ pub struct Workspace {
     qkv: Vec<f32>,
     /// Output of attention's or the network's last product `[rows, dim]`.
     delta: Vec<f32>,
+    /// The same after a norm, where a layer has one `[rows, dim]`.
+    normed: Vec<f32>,
     /// Inner states of the network `[rows, hidden or 2 hidden]`.
     inner: Vec<f32>,
     attention: attention::Buffers,
@@ -59,6 +61,7 @@ impl Workspace {
             hidden: Vec::new(),
             qkv: Vec::new(),
             delta: Vec::new(),
+            normed: Vec::new(),
             inner: Vec::new(),
             attention: attention::Buffers::default(),
             logits: Vec::new(),
@@ -113,7 +116,7 @@ impl Model {
     pub fn forward<'w>(&self, workspace: &'w mut Workspace, batch: &mut [Batch<'_>]) -> Result<&'w [f32]> {
         self.check(batch)?;
         let config = &self.config;
-        let Workspace { pool, isa, x, hidden, qkv, delta, inner, attention, logits } = workspace;
+        let Workspace { pool, isa, x, hidden, qkv, delta, normed, inner, attention, logits } = workspace;
         let (pool, isa) = (&*pool, *isa);
         let rows: usize = batch.iter().map(|part| part.tokens.len()).sum();
         let dim = config.dim;
@@ -137,7 +140,7 @@ impl Model {
                     layer.mlp_norm.apply(&hidden[row * dim..][..dim], out);
                 });
             }
-            add(pool, hidden, delta, dim, layer.attention_post_norm.as_ref());
+            add(pool, hidden, delta, dim, layer.attention_post_norm.as_ref(), normed);
             if !config.parallel_residual {
                 each_row(pool, x.reshape(rows, dim), dim, |row, out| {
                     layer.mlp_norm.apply(&hidden[row * dim..][..dim], out);
@@ -146,7 +149,7 @@ impl Model {
             Workspace::linear(pool, isa, x, &layer.up, inner);
             activate(pool, config, inner, x.reshape(rows, config.hidden));
             Workspace::linear(pool, isa, x, std::slice::from_ref(&layer.down), delta);
-            add(pool, hidden, delta, dim, layer.mlp_post_norm.as_ref());
+            add(pool, hidden, delta, dim, layer.mlp_post_norm.as_ref(), normed);
         }
 
         batch.iter_mut().for_each(|part| part.session.advance(part.tokens.len()));
@@ -227,19 +230,26 @@ impl Model {
     }
 }
 
-/// `hidden += norm(delta)`, row by row.
-fn add(pool: &Pool, hidden: &mut [f32], delta: &[f32], dim: usize, norm: Option<&crate::model::NormWeights>) {
-    each_row(pool, hidden, dim, |row, out| {
-        let delta = &delta[row * dim..][..dim];
-        match norm {
-            None => out.iter_mut().zip(delta).for_each(|(out, delta)| *out += delta),
-            Some(norm) => {
-                let mut normed = [0.0; 1 << 16];
-                let normed = &mut normed[..dim];
-                norm.apply(delta, normed);
-                out.iter_mut().zip(normed).for_each(|(out, delta)| *out += *delta);
-            }
+/// `hidden += norm(delta)`, row by row; `normed` is room for the norm's result.
+fn add(
+    pool: &Pool,
+    hidden: &mut [f32],
+    delta: &[f32],
+    dim: usize,
+    norm: Option<&NormWeights>,
+    normed: &mut Vec<f32>,
+) {
+    let delta = match norm {
+        None => delta,
+        Some(norm) => {
+            grow(normed, hidden.len());
+            let rows = &mut normed[..hidden.len()];
+            each_row(pool, rows, dim, |row, out| norm.apply(&delta[row * dim..][..dim], out));
+            normed
         }
+    };
+    each_row(pool, hidden, dim, |row, out| {
+        out.iter_mut().zip(&delta[row * dim..][..dim]).for_each(|(out, delta)| *out += delta);
     });
 }
 
