@@ -14,14 +14,14 @@ use serde_json::json;
 use std::fmt::{self, Display};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime_wasi_http::Error as HttpError;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use crate::body::{GuestBody, Running};
+use crate::body::{GuestBody, InFlight, Running};
 use crate::config::Serve;
 use crate::runtime::Runtime;
 use crate::trap::Trap;
@@ -47,15 +47,14 @@ pub(crate) struct Server {
     request_timeout: Duration,
     generations: Arc<Semaphore>,
     short: Arc<Semaphore>,
-    running: AtomicUsize,
-    closed: AtomicBool,
+    in_flight: Arc<InFlight>,
     ids: RandomState,
     count: AtomicU64,
 }
 
 /// Marks the log lines and the response of one request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestId(u64);
+pub(crate) struct RequestId(pub(crate) u64);
 
 impl Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,23 +85,17 @@ impl Server {
             runtime,
             guests,
             request_timeout: config.request_timeout,
-            generations: Arc::new(Semaphore::new(config.max_concurrency.get())),
+            generations: Arc::new(Semaphore::new(config.max_concurrency.get().min(Semaphore::MAX_PERMITS))),
             short: Arc::new(Semaphore::new(SHORT_REQUESTS)),
-            running: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
+            in_flight: Arc::default(),
             ids: RandomState::new(),
             count: AtomicU64::new(0),
         }
     }
 
-    /// Requests that wait for a guest or have one.
-    pub(crate) fn running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
-    }
-
-    /// From now on guests are stopped by the server, not by their clients.
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+    /// The requests that are being answered.
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     /// Answers a request, whatever happens.
@@ -120,7 +113,7 @@ impl Server {
             %method,
             path,
             status = response.status().as_u16(),
-            milliseconds = started.elapsed().as_millis(),
+            seconds = started.elapsed().as_secs_f64(),
             "answered"
         );
         response
@@ -132,7 +125,7 @@ impl Server {
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
         let request = complete(request, id).await?;
-        let counted = Counted::new(self.clone());
+        let place = InFlight::enter(&self.in_flight);
         let (slots, bodiless) = match *request.method() {
             Method::HEAD => (&self.short, true),
             Method::GET | Method::OPTIONS => (&self.short, false),
@@ -143,7 +136,7 @@ impl Server {
         };
         let (head, response) = oneshot::channel();
         let task = self.guests.spawn(self.clone().run(request, id, head, slot));
-        let mut running = Running::new(id, task, counted);
+        let mut running = Running::new(id, task, place);
         match response.await {
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
@@ -151,6 +144,7 @@ impl Server {
                 Ok(Response::from_parts(parts, body.boxed_unsync()))
             }
             Ok(Err(code)) => {
+                running.release();
                 tracing::error!(request_id = %id, "the component gave an error for an answer: {code:?}");
                 Err(Refusal::internal(id))
             }
@@ -192,27 +186,6 @@ impl Server {
                 Err(Stopped::TooSlow)
             }
         }
-    }
-}
-
-/// A request that is counted as running for as long as this lives.
-pub(crate) struct Counted(Arc<Server>);
-
-impl Counted {
-    fn new(server: Arc<Server>) -> Self {
-        server.running.fetch_add(1, Ordering::Relaxed);
-        Counted(server)
-    }
-
-    /// Whether the server stops its guests.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

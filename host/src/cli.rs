@@ -58,8 +58,8 @@ pub(crate) struct Logging {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// GGUF file, or a directory with one in it [default: $MODEL_PATH, then the built-in demo model]
-    #[arg(value_name = "MODEL", env = "WAFER_MODEL")]
+    /// GGUF file, or a directory with one in it [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
+    #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:$PORT, then 127.0.0.1:8080]
@@ -98,7 +98,7 @@ pub(crate) struct Instance {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// GGUF file, or a directory with one in it [default: $MODEL_PATH, then the built-in demo model]
+    /// GGUF file, or a directory with one in it [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
     ///
     /// The first argument is the model when it names an existing path or ends in .gguf; otherwise it
     /// is the prompt.
@@ -167,7 +167,7 @@ pub(crate) struct Sampling {
 
 #[derive(Debug, Args)]
 pub(crate) struct Health {
-    /// Server to ask [default: http://127.0.0.1:$PORT, then http://127.0.0.1:8080]
+    /// Server to ask [default: the one that `wafer serve` starts in this environment]
     #[arg(value_name = "URL", env = "WAFER_HEALTH_URL")]
     pub(crate) url: Option<String>,
 }

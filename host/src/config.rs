@@ -6,7 +6,7 @@
 
 use anyhow::{Context, bail};
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,21 +16,28 @@ use crate::runtime::bindings::generator::Options;
 
 const DEFAULT_PORT: u16 = 8080;
 
-/// Variables that other tools set; wafer's own are read by clap.
+/// Variables that clap does not read: they are other tools' names, or decide about something that is
+/// not a flag's value.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
-    /// Changes the port, not the address: wafer listens on the loopback interface unless told otherwise.
+    /// PORT changes the port, not the address: wafer listens on the loopback interface unless told
+    /// otherwise.
     pub(crate) port: Option<String>,
-    /// The model when none is named.
-    pub(crate) model_path: Option<OsString>,
+    /// WAFER_MODEL or MODEL_PATH: the model when none is named.
+    pub(crate) model: Option<OsString>,
+    /// WAFER_LISTEN, for the health check that runs beside a server.
+    pub(crate) listen: Option<String>,
 }
 
 impl Environment {
     /// The variables of this process; empty ones count as absent.
     pub(crate) fn of_process() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let path = |name| std::env::var_os(name).filter(|v| !v.is_empty());
         Environment {
-            port: std::env::var("PORT").ok().filter(|v| !v.is_empty()),
-            model_path: std::env::var_os("MODEL_PATH").filter(|v| !v.is_empty()),
+            port: text("PORT"),
+            model: path("WAFER_MODEL").or_else(|| path("MODEL_PATH")),
+            listen: text("WAFER_LISTEN"),
         }
     }
 
@@ -44,8 +51,24 @@ impl Environment {
         Ok((Ipv4Addr::LOCALHOST, port).into())
     }
 
+    /// Where a server with the same environment is reached from this machine.
+    fn server(&self) -> anyhow::Result<SocketAddr> {
+        let Some(text) = &self.listen else {
+            return self.loopback();
+        };
+        let mut address: SocketAddr = text
+            .parse()
+            .with_context(|| format!("WAFER_LISTEN is {text:?}, but must be an address and a port"))?;
+        match address {
+            SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            SocketAddr::V6(v6) if v6.ip().is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        Ok(address)
+    }
+
     fn model(&self) -> Model {
-        match &self.model_path {
+        match &self.model {
             Some(path) => Model::Path(path.into()),
             None => Model::Demo,
         }
@@ -135,7 +158,7 @@ impl Run {
 pub(crate) fn health_url(typed: cli::Health, environment: &Environment) -> anyhow::Result<String> {
     match typed.url {
         Some(url) => Ok(url),
-        None => Ok(format!("http://{}", environment.loopback()?)),
+        None => Ok(format!("http://{}", environment.server()?)),
     }
 }
 
@@ -172,16 +195,13 @@ mod tests {
         Cli::try_parse_from([&["wafer"], arguments].concat()).expect("the arguments are valid").command
     }
 
-    fn environment(port: Option<&str>, model_path: Option<&str>) -> Environment {
-        Environment { port: port.map(str::to_owned), model_path: model_path.map(OsString::from) }
-    }
-
-    /// Model and prompt of `wafer run ARGUMENTS` with MODEL_PATH set as given.
-    fn run(arguments: &[&str], model_path: Option<&str>) -> (Model, Option<String>) {
+    /// Model and prompt of `wafer run ARGUMENTS` with WAFER_MODEL set as given.
+    fn run(arguments: &[&str], model: Option<&str>) -> (Model, Option<String>) {
         let Command::Run(typed) = typed(&[&["run"], arguments].concat()) else {
             unreachable!("the subcommand is run");
         };
-        let run = Run::new(typed, &environment(None, model_path), false).expect("valid");
+        let environment = Environment { model: model.map(OsString::from), ..Environment::default() };
+        let run = Run::new(typed, &environment, false).expect("valid");
         (run.model, run.prompt)
     }
 
@@ -190,7 +210,8 @@ mod tests {
         let Command::Serve(typed) = typed(&[&["serve"], arguments].concat()) else {
             unreachable!("the subcommand is serve");
         };
-        Ok(Serve::new(typed, &environment(port, None))?.listen.to_string())
+        let environment = Environment { port: port.map(str::to_owned), ..Environment::default() };
+        Ok(Serve::new(typed, &environment)?.listen.to_string())
     }
 
     #[test]
@@ -232,6 +253,23 @@ mod tests {
         }
         for port in ["", "http", "65536", "-1"] {
             assert!(listen(&[], Some(port)).is_err(), "{port:?}");
+        }
+    }
+
+    #[test]
+    fn health_is_asked_where_the_server_listens() {
+        for (url, port, listen, expected) in [
+            (None, None, None, "http://127.0.0.1:8080"),
+            (None, Some("9"), None, "http://127.0.0.1:9"),
+            (None, Some("9"), Some("0.0.0.0:7"), "http://127.0.0.1:7"),
+            (None, None, Some("[::]:7"), "http://[::1]:7"),
+            (None, None, Some("10.0.0.1:7"), "http://10.0.0.1:7"),
+            (Some("http://a"), Some("9"), None, "http://a"),
+        ] {
+            let typed = cli::Health { url: url.map(str::to_owned) };
+            let text = |value: Option<&str>| value.map(str::to_owned);
+            let environment = Environment { port: text(port), listen: text(listen), model: None };
+            assert_eq!(health_url(typed, &environment).expect("valid"), expected);
         }
     }
 }

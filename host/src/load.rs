@@ -1,14 +1,13 @@
 //! Loading a model before anything depends on it, with a sign of life for the one who waits.
 
+use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-
+use crate::embedded;
 use crate::model::Mount;
-use crate::runtime::Runtime;
 use crate::runtime::bindings::generator::ModelInfo;
+use crate::runtime::{Guest, Runtime};
 
 /// A spinner on stderr while it lives; nothing where stderr is not a terminal.
 pub(crate) struct Progress(ProgressBar);
@@ -33,11 +32,22 @@ impl Drop for Progress {
     }
 }
 
-/// Loads the model in an instance of its own, so that a bad one ends the start-up, not a request.
-///
-/// The instance is not kept: every request loads the model again, until models are baked into the
-/// component's memory.
-pub(crate) async fn check(runtime: Arc<Runtime>) -> anyhow::Result<ModelInfo> {
+/// A model at work.
+pub(crate) struct Loaded {
+    /// Makes further instances; each loads the model again, until models are baked into the
+    /// component's memory.
+    pub(crate) runtime: Runtime,
+    /// The instance that the model was loaded in.
+    pub(crate) guest: Guest,
+    pub(crate) model: ModelInfo,
+}
+
+/// Compiles the embedded component and loads the model in an instance of its own, so that a bad model
+/// ends the start-up, not a request.
+pub(crate) async fn load(mount: Mount, memory: u64) -> anyhow::Result<Loaded> {
+    let name = mount.name.clone();
+    let runtime = Runtime::new(embedded::COMPONENT, Some(mount), memory)?;
     let mut guest = runtime.instantiate(&"start-up").await?;
-    guest.model().await.with_context(|| format!("cannot load {}", runtime.model_name()))
+    let model = guest.model().await.with_context(|| format!("cannot load {name}"))?;
+    Ok(Loaded { runtime, guest, model })
 }

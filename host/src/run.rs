@@ -3,7 +3,7 @@
 //! Text is printed as the component releases it, to stdout; everything else goes to stderr. What a
 //! prompt or a conversation means to the model is the component's business.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use std::io::{self, Write};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -11,11 +11,10 @@ use tokio::signal::unix::Signal;
 
 use crate::chat;
 use crate::config::Run;
-use crate::embedded;
-use crate::load;
+use crate::load::{Loaded, Progress, load};
 use crate::model::Mount;
 use crate::runtime::bindings::generator::{Ending, Event, Options, Prompt};
-use crate::runtime::{Generation, Guest, Runtime, executor};
+use crate::runtime::{Generation, Guest, executor};
 use crate::signals;
 
 /// Prints a completion, or chats until the user leaves.
@@ -23,12 +22,10 @@ pub(crate) fn run(config: Run) -> anyhow::Result<()> {
     executor("guest")?.block_on(async move {
         let started = Instant::now();
         let mount = Mount::new(&config.model)?;
-        let name = mount.name.clone();
-        let loading = load::Progress::start(&mount);
-        let runtime = Runtime::new(embedded::COMPONENT, Some(mount), config.instance_memory)?;
-        let mut guest = runtime.instantiate(&"run").await?;
-        let model = guest.model().await.with_context(|| format!("cannot load {name}"))?;
-        drop(loading);
+        let progress = Progress::start(&mount);
+        // The runtime keeps the model's directory for as long as it lives.
+        let Loaded { runtime: _runtime, guest, model } = load(mount, config.instance_memory).await?;
+        drop(progress);
         if config.verbose {
             eprintln!(
                 "{} ({}, context {}) loaded in {:.2} s",

@@ -79,11 +79,6 @@ impl Runtime {
         Ok(Runtime { pre, model, memory })
     }
 
-    /// What messages call the model.
-    pub(crate) fn model_name(&self) -> &str {
-        self.model.as_ref().map_or("the model", |model| &model.name)
-    }
-
     /// A fresh instance. Its output is logged with the id of the request that it works for.
     pub(crate) async fn instantiate(&self, request: &impl Display) -> anyhow::Result<Guest> {
         let stderr = Output::new("stderr", request);

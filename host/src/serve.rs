@@ -18,12 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::answer::Server;
 use crate::config::Serve;
-use crate::embedded;
-use crate::load;
+use crate::load::{Loaded, Progress, load};
 use crate::logs;
 use crate::model::Mount;
 use crate::report::WithHint;
-use crate::runtime::{Runtime, executor};
+use crate::runtime::executor;
 use crate::signals::Stop;
 
 /// A connection that sends no complete request head for so long is closed; also an idle one.
@@ -48,19 +47,17 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
     let address = listener.local_addr().context("cannot read the address that is listened on")?;
 
     let mount = Mount::new(&config.model)?;
-    let loading = load::Progress::start(&mount);
-    let runtime = Runtime::new(embedded::COMPONENT, Some(mount), config.instance_memory)?;
-    let runtime = Arc::new(runtime);
-    // On a guest's thread, like every later call: it may compute for long.
-    let checked = guests.spawn(load::check(runtime.clone()));
-    let model = tokio::select! {
-        checked = checked => checked.context("the check of the model broke off")??,
+    let progress = Progress::start(&mount);
+    // On a guest's thread: compiling and loading take seconds in which a signal has to be heard.
+    let loading = guests.spawn(load(mount, config.instance_memory));
+    let Loaded { runtime, model, .. } = tokio::select! {
+        loaded = loading => loaded.context("loading the model broke off")??,
         signal = stop.received() => {
             tracing::info!("{signal}: stopped before the model was loaded");
             return Ok(());
         }
     };
-    drop(loading);
+    drop(progress);
 
     announce(format, &format!("listening on http://{address}"));
     announce(
@@ -68,7 +65,7 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
         &format!("serving {} ({}, context {})", model.id, model.architecture, model.context_length),
     );
     let drain = config.drain;
-    let server = Arc::new(Server::new(config, runtime, guests));
+    let server = Arc::new(Server::new(config, Arc::new(runtime), guests));
     accept(listener, server, drain, &mut stop).await
 }
 
@@ -119,21 +116,21 @@ async fn accept(
         }
     };
     drop(listener);
-    tracing::info!("{signal}: stopping, {} requests still run", server.running());
+    tracing::info!("{signal}: stopping, {} requests still run", server.in_flight().count());
     tokio::select! {
         () = connections.shutdown() => Ok(()),
         () = tokio::time::sleep(drain) => {
             tracing::warn!(
                 "{} requests were cut off after {} s of draining",
-                server.running(),
+                server.in_flight().count(),
                 drain.as_secs()
             );
-            server.close();
+            server.in_flight().close();
             Ok(())
         }
         signal = stop.received() => {
-            server.close();
-            anyhow::bail!("{signal} again: {} requests were cut off", server.running())
+            server.in_flight().close();
+            anyhow::bail!("{signal} again: {} requests were cut off", server.in_flight().count())
         }
     }
 }
