@@ -49,114 +49,185 @@ fn store<const T: usize>(tile: &mut Tile<T>, t: usize, half: usize, sums: __m256
     unsafe { _mm256_storeu_ps(tile[t].as_mut_ptr().add(half * HALF), sums) }
 }
 
+/// Runs `part(first half)` over a panel: both halves at once for one row, which then share its activations; one
+/// after the other for several rows, whose sums would not fit the registers otherwise.
+macro_rules! panel {
+    ($part:ident, $t:ident, $panel:ident, $x:ident, $row:ident) => {{
+        let mut tile = [[0.0; LANES]; $t];
+        if $t == 1 {
+            $part::<$t, 2>($panel, $x, $row, 0, &mut tile);
+        } else {
+            $part::<$t, 1>($panel, $x, $row, 0, &mut tile);
+            $part::<$t, 1>($panel, $x, $row, 1, &mut tile);
+        }
+        tile
+    }};
+}
+
+/// Fetches the block some way ahead: the processor's own prefetching stops at every page.
+#[inline(always)]
+fn fetch<B>(panel: &[B], b: usize) {
+    /// Blocks ahead: about 2 KiB.
+    const AHEAD: usize = 8;
+    let block = panel.as_ptr().wrapping_add(b + AHEAD).cast::<i8>();
+    for line in 0..size_of::<B>().div_ceil(64) {
+        // SAFETY: a prefetch reads nothing, and any address may be named.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(64 * line)) }
+    }
+}
+
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn q8_avx2<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
+    panel!(q8_part, T, panel, x, row)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q8_part<const T: usize, const H: usize>(
+    panel: &[Q8],
+    x: &Activations,
+    row: usize,
+    first: usize,
+    tile: &mut Tile<T>,
+) {
     let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
     let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
     let ones = _mm256_set1_epi16(1);
-    let mut tile = [[0.0; LANES]; T];
-    for half in 0..2 {
-        let mut sums = [_mm256_setzero_ps(); T];
-        for (b, block) in panel.iter().enumerate() {
-            let mut dots = [_mm256_setzero_si256(); T];
-            for group in 0..GROUPS {
-                let weights = octet(&block.quants[group], half);
+    let mut sums = [[_mm256_setzero_ps(); H]; T];
+    for (b, block) in panel.iter().enumerate() {
+        fetch(panel, b);
+        let mut dots = [[_mm256_setzero_si256(); H]; T];
+        for group in 0..GROUPS {
+            for h in 0..H {
+                let weights = octet(&block.quants[group], first + h);
                 let magnitudes = _mm256_abs_epi8(weights);
                 for t in 0..T {
                     let four = _mm256_set1_epi32(four(quants[t], b * BLOCK + 4 * group));
                     let pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(four, weights));
-                    dots[t] = _mm256_add_epi32(dots[t], _mm256_madd_epi16(pairs, ones));
+                    dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(pairs, ones));
                 }
             }
-            let weight_scales = halves(&block.scales, half);
+        }
+        for h in 0..H {
+            let weight_scales = halves(&block.scales, first + h);
             for t in 0..T {
                 let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
-                sums[t] = _mm256_add_ps(sums[t], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale));
+                sums[t][h] = _mm256_add_ps(sums[t][h], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][h]), scale));
             }
         }
-        for t in 0..T {
-            store(&mut tile, t, half, sums[t]);
+    }
+    for t in 0..T {
+        for h in 0..H {
+            store(tile, t, first + h, sums[t][h]);
         }
     }
-    tile
 }
 
 /// The dot products of one block of nibbles with `T` rows, not yet shifted by 8.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn nibbles_avx2<const T: usize>(
+fn nibbles_avx2<const T: usize, const H: usize>(
     block: &[[u8; 4 * LANES]; GROUPS / 2],
-    half: usize,
+    first: usize,
     quants: &[&[i8]; T],
     at: usize,
-) -> [__m256i; T] {
+) -> [[__m256i; H]; T] {
     let mask = _mm256_set1_epi8(15);
-    let mut pairs = [_mm256_setzero_si256(); T];
-    for (group, bytes) in block.iter().enumerate() {
-        let bytes = octet(bytes, half);
-        let low = _mm256_and_si256(bytes, mask);
-        let high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-        for t in 0..T {
-            let first = _mm256_set1_epi32(four(quants[t], at + 4 * group));
-            let second = _mm256_set1_epi32(four(quants[t], at + 16 + 4 * group));
-            let both = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
-            pairs[t] = _mm256_add_epi16(pairs[t], both);
+    let mut pairs = [[_mm256_setzero_si256(); H]; T];
+    for (group, row) in block.iter().enumerate() {
+        for h in 0..H {
+            let bytes = octet(row, first + h);
+            let low = _mm256_and_si256(bytes, mask);
+            let high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+            for t in 0..T {
+                let lower = _mm256_set1_epi32(four(quants[t], at + 4 * group));
+                let upper = _mm256_set1_epi32(four(quants[t], at + BLOCK / 2 + 4 * group));
+                let both =
+                    _mm256_add_epi16(_mm256_maddubs_epi16(low, lower), _mm256_maddubs_epi16(high, upper));
+                pairs[t][h] = _mm256_add_epi16(pairs[t][h], both);
+            }
         }
     }
-    for pairs in &mut pairs {
-        *pairs = _mm256_madd_epi16(*pairs, _mm256_set1_epi16(1));
+    for pair in pairs.as_flattened_mut() {
+        *pair = _mm256_madd_epi16(*pair, _mm256_set1_epi16(1));
     }
     pairs
 }
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn q4_avx2<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> Tile<T> {
+    panel!(q4_part, T, panel, x, row)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q4_part<const T: usize, const H: usize>(
+    panel: &[Q4],
+    x: &Activations,
+    row: usize,
+    first: usize,
+    tile: &mut Tile<T>,
+) {
     let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
     let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
     let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
-    let mut tile = [[0.0; LANES]; T];
-    for half in 0..2 {
-        let mut sums = [_mm256_setzero_ps(); T];
-        for (b, block) in panel.iter().enumerate() {
-            let dots = nibbles_avx2(&block.quants, half, &quants, b * BLOCK);
-            let weight_scales = halves(&block.scales, half);
+    let mut sums = [[_mm256_setzero_ps(); H]; T];
+    for (b, block) in panel.iter().enumerate() {
+        fetch(panel, b);
+        let dots = nibbles_avx2::<T, H>(&block.quants, first, &quants, b * BLOCK);
+        for h in 0..H {
+            let weight_scales = halves(&block.scales, first + h);
             for t in 0..T {
-                let dot = _mm256_sub_epi32(dots[t], _mm256_set1_epi32(8 * totals[t][b]));
+                let dot = _mm256_sub_epi32(dots[t][h], _mm256_set1_epi32(8 * totals[t][b]));
                 let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
-                sums[t] = _mm256_add_ps(sums[t], _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale));
+                sums[t][h] = _mm256_add_ps(sums[t][h], _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale));
             }
         }
-        for t in 0..T {
-            store(&mut tile, t, half, sums[t]);
+    }
+    for t in 0..T {
+        for h in 0..H {
+            store(tile, t, first + h, sums[t][h]);
         }
     }
-    tile
 }
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn q4_offset_avx2<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
+    panel!(q4_offset_part, T, panel, x, row)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q4_offset_part<const T: usize, const H: usize>(
+    panel: &[Q4Offset],
+    x: &Activations,
+    row: usize,
+    first: usize,
+    tile: &mut Tile<T>,
+) {
     let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
     let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
     let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
-    let mut tile = [[0.0; LANES]; T];
-    for half in 0..2 {
-        let mut sums = [_mm256_setzero_ps(); T];
-        for (b, block) in panel.iter().enumerate() {
-            let dots = nibbles_avx2(&block.quants, half, &quants, b * BLOCK);
-            let weight_scales = halves(&block.scales, half);
-            let offsets = halves(&block.offsets, half);
+    let mut sums = [[_mm256_setzero_ps(); H]; T];
+    for (b, block) in panel.iter().enumerate() {
+        fetch(panel, b);
+        let dots = nibbles_avx2::<T, H>(&block.quants, first, &quants, b * BLOCK);
+        for h in 0..H {
+            let weight_scales = halves(&block.scales, first + h);
+            let offsets = halves(&block.offsets, first + h);
             for t in 0..T {
                 let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
-                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale);
+                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][h]), scale);
                 let offset = _mm256_mul_ps(offsets, _mm256_set1_ps(scales[t][b] * totals[t][b] as f32));
-                sums[t] = _mm256_add_ps(_mm256_add_ps(sums[t], product), offset);
+                sums[t][h] = _mm256_add_ps(_mm256_add_ps(sums[t][h], product), offset);
             }
         }
-        for t in 0..T {
-            store(&mut tile, t, half, sums[t]);
+    }
+    for t in 0..T {
+        for h in 0..H {
+            store(tile, t, first + h, sums[t][h]);
         }
     }
-    tile
 }
 
 #[target_feature(enable = "avx2")]
@@ -226,6 +297,7 @@ pub(super) fn q8_avx512<const T: usize>(panel: &[Q8], x: &Activations, row: usiz
     let shift = _mm512_set1_epi8(-128);
     let mut sums = [_mm512_setzero_ps(); T];
     for (b, block) in panel.iter().enumerate() {
+        fetch(panel, b);
         let mut dots = [_mm512_setzero_si512(); T];
         for t in 0..T {
             dots[t] = _mm512_set1_epi32(-128 * totals[t][b]);
@@ -275,6 +347,7 @@ pub(super) fn q4_avx512<const T: usize>(panel: &[Q4], x: &Activations, row: usiz
     let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
     let mut sums = [_mm512_setzero_ps(); T];
     for (b, block) in panel.iter().enumerate() {
+        fetch(panel, b);
         let mut dots = [_mm512_setzero_si512(); T];
         for t in 0..T {
             dots[t] = _mm512_set1_epi32(-8 * totals[t][b]);
@@ -296,6 +369,7 @@ pub(super) fn q4_offset_avx512<const T: usize>(panel: &[Q4Offset], x: &Activatio
     let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
     let mut sums = [_mm512_setzero_ps(); T];
     for (b, block) in panel.iter().enumerate() {
+        fetch(panel, b);
         let mut dots = [_mm512_setzero_si512(); T];
         nibbles_avx512(&block.quants, &quants, b * BLOCK, &mut dots);
         let (weight_scales, offsets) = (sixteen(&block.scales), sixteen(&block.offsets));
