@@ -9,7 +9,6 @@ mod chat;
 mod corpus;
 mod gguf;
 mod model;
-mod muon;
 mod ops;
 mod sample;
 mod story;
@@ -74,14 +73,7 @@ fn main() -> Result<()> {
         rope_base: 10000.,
         epsilon: 1e-5,
     };
-    let schedule = Schedule {
-        steps,
-        tokens_per_step: 1024,
-        peak: 3e-3,
-        peak_blocks: 0.02,
-        warm_up: 100,
-        evaluate_every: 100,
-    };
+    let schedule = Schedule { steps, tokens_per_step: 1024, peak: 2.5e-3, warm_up: 100, evaluate_every: 100 };
     let model = Model::new(config, seed)?;
     println!("{} parameters, {config:?}, {schedule:?}, seed {seed}\n", model.size());
     println!("| step | training loss | held-out loss | tokens/s |\n|---:|---:|---:|---:|");

@@ -1,11 +1,10 @@
-//! The training loop: Muon and AdamW with warm-up, cosine decay and clipped gradients.
+//! The training loop: AdamW with warm-up, cosine decay and clipped gradients.
 //!
 //! The schedule depends on the number of steps alone, never on the clock, so a run can be
 //! repeated. The loop knows nothing of files; who wants one is called at every evaluation.
 
 use crate::corpus::{Stream, Window};
 use crate::model::Model;
-use crate::muon::Muon;
 use anyhow::{Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -21,10 +20,8 @@ pub(crate) struct Schedule {
     pub(crate) steps: usize,
     /// Tokens in a step.
     pub(crate) tokens_per_step: usize,
-    /// Highest learning rate of the embedding and the norms, reached after the warm-up.
+    /// Highest learning rate, reached after the warm-up.
     pub(crate) peak: f64,
-    /// Highest learning rate of the blocks' matrices.
-    pub(crate) peak_blocks: f64,
     /// Steps of the warm-up.
     pub(crate) warm_up: usize,
     /// Steps between evaluations.
@@ -54,14 +51,14 @@ pub(crate) struct Progress {
 }
 
 impl Schedule {
-    /// The part of the highest learning rate that holds at a step, which counts from 0.
-    fn part(&self, step: usize) -> f64 {
+    /// The learning rate of a step, which counts from 0.
+    fn rate(&self, step: usize) -> f64 {
         if step < self.warm_up {
-            return (step + 1) as f64 / self.warm_up as f64;
+            return self.peak * (step + 1) as f64 / self.warm_up as f64;
         }
         let done = (step - self.warm_up) as f64 / (self.steps - self.warm_up).max(1) as f64;
         let cosine = (1. + (std::f64::consts::PI * done).cos()) / 2.;
-        FLOOR + (1. - FLOOR) * cosine
+        self.peak * (FLOOR + (1. - FLOOR) * cosine)
     }
 }
 
@@ -73,7 +70,7 @@ pub(crate) fn train(
     held_out: &[Window],
     mut report: impl FnMut(&Model, Progress) -> Result<()>,
 ) -> Result<()> {
-    let mut optimisers = Optimisers::new(model)?;
+    let mut optimisers = optimisers(model)?;
     let start = Instant::now();
     let (mut losses, mut count) = (0., 0);
     for step in 0..schedule.steps {
@@ -87,7 +84,10 @@ pub(crate) fn train(
         }
         let mut grads = loss.backward()?;
         clip(model, &mut grads)?;
-        optimisers.step(&grads, schedule, schedule.part(step))?;
+        for optimiser in &mut optimisers {
+            optimiser.set_learning_rate(schedule.rate(step));
+            optimiser.step(&grads)?;
+        }
         (losses, count) = (losses + value, count + 1);
         let done = step + 1;
         if done % schedule.evaluate_every == 0 || done == schedule.steps {
@@ -124,39 +124,15 @@ fn loss_of(model: &Model, windows: &[Window]) -> Result<Tensor> {
     Ok(loss::nll(&log_softmax(&model.forward(&ids, &starts)?, D::Minus1)?, &targets)?)
 }
 
-/// Muon for the matrices of the blocks; AdamW for the embedding, with weight decay, and for the norms,
-/// without.
-struct Optimisers {
-    blocks: Muon,
-    embedding: AdamW,
-    norms: AdamW,
-}
-
-impl Optimisers {
-    fn new(model: &Model) -> Result<Self> {
-        let values = |wanted: fn(&str, &Var) -> bool| -> Vec<Var> {
-            let parameters = model.parameters.iter();
-            parameters.filter(|(name, value)| wanted(name, value)).map(|(_, value)| value.clone()).collect()
-        };
-        let adam = |values, weight_decay| {
-            AdamW::new(values, ParamsAdamW { beta2: 0.98, weight_decay, ..Default::default() })
-        };
-        Ok(Self {
-            blocks: Muon::new(values(|name, value| value.rank() == 2 && name.starts_with("blk.")))?,
-            embedding: adam(values(|name, _| name.starts_with("token_embd.")), 0.1)?,
-            norms: adam(values(|_, value| value.rank() == 1), 0.)?,
-        })
-    }
-
-    /// One step; `part` is the part of the highest rate.
-    fn step(&mut self, grads: &GradStore, schedule: &Schedule, part: f64) -> Result<()> {
-        self.blocks.step(grads, schedule.peak_blocks * part)?;
-        for optimiser in [&mut self.embedding, &mut self.norms] {
-            optimiser.set_learning_rate(schedule.peak * part);
-            optimiser.step(grads)?;
-        }
-        Ok(())
-    }
+/// One optimiser for the matrices, with weight decay, and one for the norms, without.
+fn optimisers(model: &Model) -> Result<[AdamW; 2]> {
+    let (matrices, norms): (Vec<Var>, Vec<Var>) =
+        model.parameters.iter().map(|(_, value)| value.clone()).partition(|value| value.rank() == 2);
+    let make = |values, weight_decay| {
+        let params = ParamsAdamW { beta2: 0.98, weight_decay, ..Default::default() };
+        AdamW::new(values, params)
+    };
+    Ok([make(matrices, 0.1)?, make(norms, 0.)?])
 }
 
 /// Shortens the gradient of all parameters together to [`CLIP`].
@@ -185,15 +161,8 @@ mod tests {
 
     #[test]
     fn the_rate_rises_and_falls() {
-        let schedule = Schedule {
-            steps: 100,
-            tokens_per_step: 1,
-            peak: 1.,
-            peak_blocks: 1.,
-            warm_up: 10,
-            evaluate_every: 1,
-        };
-        let rates: Vec<f64> = (0..100).map(|step| schedule.part(step)).collect();
+        let schedule = Schedule { steps: 100, tokens_per_step: 1, peak: 1., warm_up: 10, evaluate_every: 1 };
+        let rates: Vec<f64> = (0..100).map(|step| schedule.rate(step)).collect();
         assert!(rates[..10].is_sorted() && rates[9..].iter().rev().is_sorted());
         assert_eq!(rates[9], 1.);
         assert!(rates[99] < 2. * FLOOR);
