@@ -144,9 +144,6 @@ impl Config {
         if !(epsilon.is_finite() && epsilon >= 0.0) {
             return Err(Error::format(format!("norm epsilon is {epsilon}")));
         }
-        if let Some(rope) = &self.rope {
-            rope.check(self.head_dim)?;
-        }
         Ok(self)
     }
 }

@@ -93,13 +93,10 @@ impl Config {
         let window = option("attention.sliding_window")?
             .filter(|&length| length > 0 && family.window_period > 0)
             .map(|length| Window { length, period: family.window_period });
-        let rope = match architecture {
-            "gpt2" => None,
-            _ => Some(rope(metadata, &family, head_dim, rope_factors)?),
-        };
         // Gemma 2's largest model scales by the embedding's share of a head.
-        let scale_length = if architecture == "gemma2" && layers == 46 { dim / heads } else { head_dim };
-        Self {
+        let is_largest = architecture == "gemma2" && layers == 46;
+        let scale_length = if is_largest { dim.checked_div(heads).unwrap_or(0) } else { head_dim };
+        let config = Self {
             architecture: architecture.to_owned(),
             layers,
             dim,
@@ -110,7 +107,7 @@ impl Config {
             vocabulary,
             context: size("context_length")?,
             norm,
-            rope,
+            rope: None,
             mlp: family.mlp,
             attention_scale: 1.0 / (scale_length as f32).sqrt(),
             attention_softcap: metadata.opt_f32(&key("attn_logit_softcapping"))?.filter(|&cap| cap > 0.0),
@@ -119,7 +116,13 @@ impl Config {
             logit_softcap: metadata.opt_f32(&key("final_logit_softcapping"))?.filter(|&cap| cap > 0.0),
             parallel_residual: metadata.opt_bool(&key("use_parallel_residual"))?.unwrap_or(false),
         }
-        .check()
+        .check()?;
+        // After the check: angles are computed for a head of a believable length.
+        let rope = match architecture {
+            "gpt2" => None,
+            _ => Some(rope(metadata, &family, head_dim, rope_factors)?),
+        };
+        Ok(Self { rope, ..config })
     }
 }
 
@@ -148,6 +151,9 @@ fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&
         ("longrope", _) => Scaling::None,
         (other, _) => return Err(Error::unsupported(format!("rope scaling {other:?}"))),
     };
+    if dims > head_dim {
+        return Err(Error::format(format!("{dims} rotary elements in heads of {head_dim}")));
+    }
     let mut rope = Rope::new(family.pairs, dims, base, scaling, factors)?;
     if architecture == "gemma3" {
         let local = Rope::new(family.pairs, dims, 10_000.0, Scaling::None, None)?;
@@ -157,4 +163,62 @@ fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&
         rope.skip_period = 4;
     }
     Ok(rope)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::gguf::Value;
+
+    fn read(changes: &[(&str, Value)]) -> Result<Config> {
+        let mut pairs: HashMap<String, Value> = [
+            ("general.architecture", Value::String("llama".to_owned())),
+            ("llama.block_count", Value::U32(2)),
+            ("llama.context_length", Value::U32(128)),
+            ("llama.embedding_length", Value::U32(64)),
+            ("llama.feed_forward_length", Value::U32(96)),
+            ("llama.attention.head_count", Value::U32(4)),
+            ("llama.attention.head_count_kv", Value::U32(2)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+        pairs.extend(changes.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        Config::from_gguf(&Metadata::new(pairs), 100, None)
+    }
+
+    fn check(changes: &[(&str, Value)], expected: &str) {
+        let error = read(changes).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{changes:?}: {error}");
+    }
+
+    #[test]
+    fn senseless_sizes_are_refused() {
+        let config = read(&[]).expect("a blueprint");
+        assert_eq!((config.head_dim, config.query_dim(), config.kv_dim()), (16, 64, 32));
+        let max = Value::U32(u32::MAX);
+        let zero = Value::U32(0);
+        check(&[("general.architecture", Value::String("rwkv".to_owned()))], "known are llama");
+        check(&[("general.architecture", Value::U32(1))], "general.architecture");
+        check(&[("llama.block_count", max.clone())], "layers is 4294967295");
+        check(&[("llama.embedding_length", zero.clone())], "embedding length is 0");
+        check(&[("llama.attention.head_count", zero.clone())], "0 heads");
+        check(&[("llama.attention.head_count", Value::U32(7))], "7 heads");
+        check(&[("llama.attention.head_count_kv", Value::U32(3))], "3 key and value heads");
+        check(&[("llama.attention.key_length", max.clone())], "4294967295");
+        check(
+            &[("llama.attention.key_length", Value::U32(8)), ("llama.attention.head_count", zero)],
+            "heads is 0",
+        );
+        check(&[("llama.rope.dimension_count", max)], "4294967295 rotary elements");
+        check(&[("llama.rope.dimension_count", Value::U32(5))], "5 rotary elements");
+        check(&[("llama.rope.freq_base", Value::F32(-1.0))], "rope base is -1");
+        check(&[("llama.rope.freq_base", Value::F32(f32::NAN))], "rope base is NaN");
+        check(&[("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::INFINITY))], "epsilon is inf");
+        check(&[("llama.expert_count", Value::U32(8))], "8 experts");
+        check(&[("llama.context_length", Value::U32(0))], "context length is 0");
+    }
 }

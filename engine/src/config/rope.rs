@@ -3,6 +3,7 @@
 use std::f64::consts::PI;
 
 use crate::error::{Error, Result};
+use crate::kernels::MAX_HEAD;
 
 /// Which elements of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,11 @@ impl Rope {
         if !(base.is_finite() && base > 0.0) {
             return Err(Error::format(format!("rope base is {base}, it must be positive")));
         }
+        if dims == 0 || dims > MAX_HEAD || !dims.is_multiple_of(2) {
+            return Err(Error::format(format!(
+                "{dims} rotary elements in a head, an even number to {MAX_HEAD} is wanted"
+            )));
+        }
         let count = dims / 2;
         if let Some(factors) =
             factors.filter(|f| f.len() != count || f.iter().any(|f| !(*f > 0.0 && f.is_finite())))
@@ -87,24 +93,18 @@ impl Rope {
             let factor = factors.map_or(1.0, |f| f64::from(f[i]));
             scaling.apply(plain / factor, i, dims, base)
         };
+        let frequencies: Vec<f64> = (0..count).map(frequency).collect();
+        if frequencies.iter().any(|f| !f.is_finite()) {
+            return Err(Error::format("rope frequencies are not finite"));
+        }
         Ok(Self {
             pairs,
             dims,
-            frequencies: (0..count).map(frequency).collect(),
+            frequencies,
             window_frequencies: None,
             magnitude: scaling.magnitude(),
             skip_period: 0,
         })
-    }
-
-    pub(super) fn check(&self, head_dim: usize) -> Result<()> {
-        if self.dims == 0 || self.dims > head_dim || !self.dims.is_multiple_of(2) {
-            return Err(Error::format(format!("{} rotary elements in heads of {head_dim}", self.dims)));
-        }
-        if self.frequencies.iter().any(|f| !f.is_finite()) {
-            return Err(Error::format("rope frequencies are not finite"));
-        }
-        Ok(())
     }
 }
 
