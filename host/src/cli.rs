@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Ask a server whether it can generate; exit code 0 or 1
     Health(Health),
+    /// Measure how fast a model is on this machine
+    Bench(Bench),
     /// Show what is in a model (.gguf) or a component (.wasm)
     Inspect(Inspect),
 }
@@ -121,7 +123,7 @@ pub(crate) struct Run {
 }
 
 /// How to continue. What is not given takes the model's default; values are checked by the component.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct Sampling {
     /// New tokens at most
@@ -170,6 +172,59 @@ pub(crate) struct Health {
     /// Server to ask [default: the one that `wafer serve` starts in this environment]
     #[arg(value_name = "URL", env = "WAFER_HEALTH_URL")]
     pub(crate) url: Option<String>,
+}
+
+/// Where the model's maths is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Engine {
+    /// In this process, with all cores.
+    Native,
+    /// Inside the WebAssembly component, on one thread.
+    Wasm,
+}
+
+impl Engine {
+    /// The name on the command line and in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Wasm => "wasm",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// GGUF file [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Where the model's maths is done
+    #[arg(long, env = "WAFER_ENGINE", value_enum, default_value = "wasm", value_name = "ENGINE")]
+    pub(crate) engine: Engine,
+
+    /// Threads of the native engine [default: one per core]
+    #[arg(long, env = "WAFER_THREADS", value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value = "128")]
+    pub(crate) prefill: NonZeroUsize,
+
+    /// Tokens to generate after the first
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub(crate) decode: NonZeroUsize,
+
+    /// Times to measure; the median is printed
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub(crate) rounds: NonZeroUsize,
+
+    /// Print one JSON object
+    #[arg(long, env = "WAFER_JSON")]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) instance: Instance,
 }
 
 #[derive(Debug, Args)]
@@ -225,6 +280,8 @@ mod tests {
             "health",
             "health http://127.0.0.1:1/health",
             "inspect x.gguf --json",
+            "bench",
+            "bench x.gguf --engine native --threads 2 --prefill 1 --decode 1 --rounds 1 --json",
         ] {
             assert!(parse(arguments).is_ok(), "{arguments}");
         }
@@ -244,6 +301,8 @@ mod tests {
             ("run a b c", ErrorKind::UnknownArgument),
             ("run --temperature warm", ErrorKind::ValueValidation),
             ("run --max-tokens -1", ErrorKind::UnknownArgument),
+            ("bench --engine gpu", ErrorKind::InvalidValue),
+            ("bench --rounds 0", ErrorKind::ValueValidation),
             ("inspect", ErrorKind::MissingRequiredArgument),
             ("bake x", ErrorKind::InvalidSubcommand),
         ] {

@@ -99,7 +99,6 @@ pub(crate) struct Serve {
 impl Serve {
     /// Joins flags, environment and defaults.
     pub(crate) fn new(typed: cli::Serve, environment: &Environment) -> anyhow::Result<Self> {
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Ok(Serve {
             model: match typed.model {
                 Some(path) => Model::Path(path),
@@ -109,7 +108,7 @@ impl Serve {
                 Some(address) => address,
                 None => environment.loopback()?,
             },
-            max_concurrency: typed.max_concurrency.unwrap_or(cores),
+            max_concurrency: typed.max_concurrency.unwrap_or_else(cores),
             request_timeout: Duration::from_secs(typed.request_timeout),
             drain: Duration::from_secs(typed.drain_seconds),
             instance_memory: typed.instance.instance_memory.as_u64(),
@@ -154,6 +153,48 @@ impl Run {
     }
 }
 
+/// `wafer bench`.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) model: Model,
+    pub(crate) engine: cli::Engine,
+    /// Threads of the native engine.
+    pub(crate) threads: NonZeroUsize,
+    /// Tokens of the prompt.
+    pub(crate) prefill: NonZeroUsize,
+    /// Tokens to generate after the first.
+    pub(crate) decode: NonZeroUsize,
+    pub(crate) rounds: NonZeroUsize,
+    pub(crate) json: bool,
+    /// Bytes of linear memory.
+    pub(crate) instance_memory: u64,
+}
+
+impl Bench {
+    /// Joins flags, environment and defaults.
+    pub(crate) fn new(typed: cli::Bench, environment: &Environment) -> Self {
+        let threads = match typed.engine {
+            cli::Engine::Native => typed.threads.unwrap_or_else(cores),
+            cli::Engine::Wasm => NonZeroUsize::MIN,
+        };
+        Bench {
+            model: typed.model.map_or_else(|| environment.model(), Model::Path),
+            engine: typed.engine,
+            threads,
+            prefill: typed.prefill,
+            decode: typed.decode,
+            rounds: typed.rounds,
+            json: typed.json,
+            instance_memory: typed.instance.instance_memory.as_u64(),
+        }
+    }
+}
+
+/// Cores that this process may use.
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 /// `wafer health`.
 pub(crate) fn health_url(typed: cli::Health, environment: &Environment) -> anyhow::Result<String> {
     match typed.url {
@@ -169,7 +210,7 @@ fn names_a_model(argument: &str) -> bool {
 }
 
 /// The component's record of the same names.
-fn options(typed: cli::Sampling) -> Options {
+pub(crate) fn options(typed: cli::Sampling) -> Options {
     Options {
         max_tokens: typed.max_tokens,
         temperature: typed.temperature,

@@ -5,6 +5,7 @@
 //! Data goes to stdout, everything else to stderr.
 
 mod answer;
+mod bench;
 mod body;
 mod cache;
 mod chat;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         }
         Command::Run(typed) => run::run(used(config::Run::new(typed, &environment, logging.verbose))),
         Command::Health(typed) => health::health(&used(config::health_url(typed, &environment))),
+        Command::Bench(typed) => bench::bench(&config::Bench::new(typed, &environment)),
         Command::Inspect(typed) => inspect::inspect(&typed.file, typed.json),
     };
     match result {

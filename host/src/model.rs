@@ -39,6 +39,12 @@ impl Mount {
         }
     }
 
+    /// The model's file on the host; none where only a directory is named.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let name = self.guest_path.strip_prefix(GUEST_DIRECTORY)?.strip_prefix('/')?;
+        Some(self.directory.join(name))
+    }
+
     fn demo() -> anyhow::Result<Self> {
         let temporary = tempfile::Builder::new().prefix("wafer-").tempdir()?;
         fs::write(temporary.path().join("demo.gguf"), embedded::DEMO_MODEL)?;
