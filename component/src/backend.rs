@@ -9,6 +9,13 @@ pub(crate) mod scripted;
 
 use crate::error::Result;
 
+/// How many tokens of a prompt a sequence can take from kept ones. The last one is always computed, because
+/// its logits are wanted.
+fn shared(kept: &[u32], prompt: &[u32]) -> usize {
+    let common = kept.iter().zip(prompt).take_while(|(kept, token)| kept == token).count();
+    common.min(prompt.len().saturating_sub(1))
+}
+
 /// A loaded model: immutable, shared by all sequences.
 pub trait Backend {
     /// Number of token ids, which is the length of a row of logits.
@@ -17,11 +24,19 @@ pub trait Backend {
     /// Prompt and output tokens together that a sequence can hold.
     fn context_length(&self) -> usize;
 
-    /// A new, empty sequence.
+    /// A new sequence for a prompt. It may hold the prompt's beginning already, see
+    /// [`position`](Sequence::position), but never all of it.
     ///
     /// # Errors
     /// [`Error::Backend`](crate::error::Error::Backend) where its memory cannot be had.
-    fn start(&self) -> Result<Box<dyn Sequence + '_>>;
+    fn start(&self, prompt: &[u32]) -> Result<Box<dyn Sequence + '_>>;
+
+    /// Computes `tokens` once, so that sequences for prompts that begin with them, or with a part of them, need
+    /// not. Replaces what was kept before. Ids must be below the vocabulary's size.
+    ///
+    /// # Errors
+    /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails.
+    fn keep(&mut self, tokens: &[u32]) -> Result<()>;
 }
 
 /// One sequence of tokens with its KV cache. Dropping it frees the cache.

@@ -162,7 +162,11 @@ impl<'m> Generation<'m> {
     fn step(&mut self) -> Result<(Event, Option<Reason>)> {
         let sequence = match &mut self.sequence {
             Some(sequence) => sequence,
-            none => none.insert(self.backend.start()?),
+            none => {
+                let sequence = none.insert(self.backend.start(&self.prompt)?);
+                self.prefilled = sequence.position();
+                sequence
+            }
         };
         let input = match &self.last {
             Some(last) => std::slice::from_ref(last),

@@ -13,7 +13,9 @@ pub mod error;
 #[cfg(test)]
 mod fixture;
 pub mod generate;
+mod nearest;
 pub mod platform;
+pub mod preset;
 pub mod sampler;
 pub mod service;
 pub mod template;

@@ -3,6 +3,8 @@
 //! Built once and never changed; every request works on what it borrows from here. How to reach it (a static,
 //! a snapshot) and how to speak to it (HTTP, WIT) is for the adapters.
 
+mod system;
+
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use crate::backend::Backend;
 use crate::backend::local::Local;
 use crate::error::{Error, Result};
 use crate::generate::{Generation, Request};
+use crate::preset::Preset;
 use crate::template::{Message, Template};
 use crate::tokenizer::Tokenizer;
 
@@ -46,6 +49,7 @@ pub struct Service {
     tokenizer: Tokenizer,
     template: Template,
     backend: Box<dyn Backend>,
+    preset: Preset,
 }
 
 impl Service {
@@ -63,7 +67,7 @@ impl Service {
         if tokens > logits {
             return Err(Error::Model(format!("the tokenizer has {tokens} tokens, the model only {logits}")));
         }
-        Ok(Self { about, tokenizer, template, backend })
+        Ok(Self { about, tokenizer, template, backend, preset: Preset::default() })
     }
 
     /// Loads the model at `path`: a GGUF file, or a directory with exactly one. Its id is `id`, or the file's
@@ -87,6 +91,18 @@ impl Service {
         let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let id = id.or_else(stem).unwrap_or_default();
         Self::new(About { id, architecture, created }, tokenizer, template, backend)
+    }
+
+    /// The same without the date of its file.
+    #[must_use]
+    pub fn undated(mut self) -> Self {
+        self.about.created = 0;
+        self
+    }
+
+    /// What requests get that do not say otherwise.
+    pub fn preset(&self) -> &Preset {
+        &self.preset
     }
 
     /// What is told about the model.
@@ -135,7 +151,8 @@ impl Service {
                 Err(Error::parameter("messages", "messages is empty"))
             }
             Prompt::Chat(messages, arguments) => {
-                let rendered = self.template.render(messages, None, true, arguments)?;
+                let messages = system::added(messages, self.preset.system.as_deref());
+                let rendered = self.template.render(&messages, None, true, arguments)?;
                 self.tokenizer.encode_chat(&rendered)
             }
             Prompt::Tokens(tokens) => Ok(tokens.clone()),

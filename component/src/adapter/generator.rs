@@ -9,6 +9,7 @@ use super::bindings::exports::wafer::inference::generator::{
 use super::{Adapter, Wasi, service};
 use crate::generate::{self, MaxTokens, Reason, Request};
 use crate::platform::Platform;
+use crate::preset::Preset;
 use crate::sampler::Sampling;
 use crate::service;
 use crate::template::Message;
@@ -51,7 +52,7 @@ impl GuestGeneration for Generation {
             }
             Prompt::Tokens(tokens) => service::Prompt::Tokens(tokens),
         };
-        let request = Request { prompt: service.encode(&prompt)?, ..request(options) };
+        let request = Request { prompt: service.encode(&prompt)?, ..request(options, service.preset()) };
         let generation = service.generate(request)?;
         Ok(GenerationHandle::new(Generation(RefCell::new(Some(generation)))))
     }
@@ -68,12 +69,13 @@ impl GuestGeneration for Generation {
 }
 
 /// The request without its prompt.
-fn request(options: Options) -> Request {
-    let default = Sampling::default();
+fn request(options: Options, preset: &Preset) -> Request {
+    let default = &preset.sampling;
     let limit = |tokens| MaxTokens { name: "max-tokens", tokens, with_prompt: false, strict: true };
+    let preset_limit = preset.max_tokens.map(|tokens| MaxTokens { strict: false, ..limit(tokens) });
     Request {
         prompt: Vec::new(),
-        max_tokens: options.max_tokens.map(u64::from).map(limit),
+        max_tokens: options.max_tokens.map(u64::from).map(limit).or(preset_limit),
         sampling: Sampling {
             temperature: options.temperature.unwrap_or(default.temperature),
             top_k: options.top_k.unwrap_or(default.top_k),

@@ -12,6 +12,7 @@ use super::options::{Options, bookkeeping, include_usage};
 use super::run::{Choice, Format, finish_reason, reply, start, usage_json};
 use super::{Context, Reply};
 use crate::generate::{MaxTokens, Usage};
+use crate::preset::Preset;
 use crate::service::Prompt;
 use crate::template::Message;
 
@@ -20,10 +21,11 @@ pub(super) fn answer<'s>(
     context: &Context<'_, 's>,
 ) -> Result<Reply<'s>, Refusal> {
     let mut body = Fields::parse(request.body())?;
+    let preset = context.service()?.preset();
     let messages = messages(body.required("messages")?)?;
-    let options = Options::read(&mut body)?;
+    let options = Options::read(&mut body, preset)?;
     let include_usage = include_usage(&mut body, options.stream)?;
-    let max_tokens = max_tokens(&mut body)?;
+    let max_tokens = max_tokens(&mut body, preset)?;
     let arguments = body.optional("chat_template_kwargs", "an object")?.unwrap_or_default();
     bookkeeping(&mut body)?;
     unsupported(&mut body)?;
@@ -40,8 +42,8 @@ pub(super) fn answer<'s>(
     reply(generations, format, options.stream, context)
 }
 
-/// The newer name, or the older one.
-fn max_tokens(body: &mut Fields) -> Result<Option<MaxTokens>, Refusal> {
+/// The newer name, or the older one, or what is preset.
+fn max_tokens(body: &mut Fields, preset: &Preset) -> Result<Option<MaxTokens>, Refusal> {
     let limit = |name, tokens| MaxTokens { name, tokens, with_prompt: false, strict: true };
     match (body.count("max_completion_tokens")?, body.count("max_tokens")?) {
         (Some(_), Some(_)) => Err(Refusal::parameter(
@@ -50,7 +52,9 @@ fn max_tokens(body: &mut Fields) -> Result<Option<MaxTokens>, Refusal> {
         )),
         (Some(tokens), None) => Ok(Some(limit("max_completion_tokens", tokens))),
         (None, Some(tokens)) => Ok(Some(limit("max_tokens", tokens))),
-        (None, None) => Ok(None),
+        (None, None) => {
+            Ok(preset.max_tokens.map(|tokens| MaxTokens { strict: false, ..limit("max_tokens", tokens) }))
+        }
     }
 }
 

@@ -23,13 +23,14 @@ pub(super) fn answer<'s>(
     context: &Context<'_, 's>,
 ) -> Result<Reply<'s>, Refusal> {
     let mut body = Fields::parse(request.body())?;
+    let preset = context.service()?.preset();
     let prompts = prompts(body.required("prompt")?)?;
-    let options = Options::read(&mut body)?;
+    let options = Options::read(&mut body, preset)?;
     let include_usage = include_usage(&mut body, options.stream)?;
     let given = body.count("max_tokens")?;
     let max_tokens = MaxTokens {
         name: "max_tokens",
-        tokens: given.unwrap_or(DEFAULT_MAX_TOKENS),
+        tokens: given.or(preset.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
         with_prompt: false,
         strict: given.is_some(),
     };

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::error::Refusal;
+use crate::nearest::nearest;
 
 /// The keys of a request's body that were not read yet.
 #[derive(Debug)]
@@ -104,10 +105,8 @@ impl Fields {
     /// Refuses the first key that nobody took.
     pub(super) fn finish(self) -> Result<(), Refusal> {
         let Some(key) = self.values.keys().next() else { return Ok(()) };
-        let distance = |known: &&str| strsim::damerau_levenshtein(key, known);
-        let nearest =
-            self.known.iter().copied().min_by_key(distance).filter(|known| distance(known) * 2 <= key.len());
-        Err(Refusal::unknown(&self.name(key), nearest.map(|known| self.name(known)).as_deref()))
+        let nearest = nearest(key, &self.known).map(|known| self.name(known));
+        Err(Refusal::unknown(&self.name(key), nearest.as_deref()))
     }
 }
 

@@ -13,6 +13,7 @@ use super::options::Options;
 use super::run::{Choice, Format, finish_reason, reply, start, usage_json};
 use super::{Context, Reply};
 use crate::generate::{MaxTokens, Usage};
+use crate::preset::Preset;
 use crate::service::Prompt;
 
 /// New tokens where the request does not say, as in Hugging Face's pipelines.
@@ -23,19 +24,20 @@ pub(super) fn answer<'s>(
     context: &Context<'_, 's>,
 ) -> Result<Reply<'s>, Refusal> {
     let mut body = Fields::parse(request.body())?;
+    let preset = context.service()?.preset();
     let prompt = match body.required("prompt")? {
         Value::String(text) => [Prompt::Text(text)],
         other => return Err(wrong("prompt", &other, "a string")),
     };
-    let options = Options::read(&mut body)?;
-    let max_tokens = max_tokens(&mut body)?;
+    let options = Options::read(&mut body, preset)?;
+    let max_tokens = max_tokens(&mut body, preset)?;
     body.finish()?;
     let generations = start(&prompt, &options, Some(max_tokens), context)?;
     let format = Generate { model: context.service()?.about().id.clone() };
     reply(generations, format, options.stream, context)
 }
 
-fn max_tokens(body: &mut Fields) -> Result<MaxTokens, Refusal> {
+fn max_tokens(body: &mut Fields, preset: &Preset) -> Result<MaxTokens, Refusal> {
     let limit = |name, tokens, with_prompt| MaxTokens { name, tokens, with_prompt, strict: true };
     match (body.count("max_length")?, body.count("max_new_tokens")?) {
         (Some(_), Some(_)) => {
@@ -44,7 +46,10 @@ fn max_tokens(body: &mut Fields) -> Result<MaxTokens, Refusal> {
         }
         (Some(tokens), None) => Ok(limit("max_length", tokens, true)),
         (None, Some(tokens)) => Ok(limit("max_new_tokens", tokens, false)),
-        (None, None) => Ok(MaxTokens { strict: false, ..limit("max_new_tokens", DEFAULT_NEW_TOKENS, false) }),
+        (None, None) => {
+            let tokens = preset.max_tokens.unwrap_or(DEFAULT_NEW_TOKENS);
+            Ok(MaxTokens { strict: false, ..limit("max_new_tokens", tokens, false) })
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::error::Refusal;
 use super::fields::{Fields, wrong};
+use crate::preset::Preset;
 use crate::sampler::Sampling;
 
 /// What the body said about how to continue.
@@ -20,10 +21,10 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Takes the shared options from the body.
-    pub(super) fn read(body: &mut Fields) -> Result<Self, Refusal> {
+    /// Takes the shared options from the body; what it does not say is preset.
+    pub(super) fn read(body: &mut Fields, preset: &Preset) -> Result<Self, Refusal> {
         let model = body.string("model")?;
-        let default = Sampling::default();
+        let default = &preset.sampling;
         let sampling = Sampling {
             temperature: body.number("temperature")?.unwrap_or(default.temperature),
             top_k: body.optional("top_k", "an integer of at least 0 (0 keeps all)")?.unwrap_or(default.top_k),

@@ -5,14 +5,24 @@ use std::io::{Read, Seek};
 
 use wafer_engine::{Batch, Gguf, Model, Session, Workspace};
 
-use super::{Backend, Sequence};
+use super::{Backend, Sequence, shared};
 use crate::error::{Error, Result};
+use crate::generate::CHUNK;
 
 /// A model and the buffers of its forward passes, which run one at a time.
 #[derive(Debug)]
 pub struct Local {
     model: Model,
     workspace: RefCell<Workspace>,
+    kept: Option<Kept>,
+}
+
+/// The beginning of prompts to come, computed.
+#[derive(Debug)]
+struct Kept {
+    tokens: Vec<u32>,
+    /// Exactly these tokens; its pages are shared with the sequences that start from them.
+    session: Session,
 }
 
 impl Local {
@@ -22,7 +32,7 @@ impl Local {
     /// [`Error::Model`] for a file that is broken or not supported.
     pub fn load<R: Read + Seek>(gguf: &mut Gguf<R>) -> Result<Self> {
         // One thread: WebAssembly has no other, and native builds of this crate are for tests.
-        Ok(Self { model: Model::load(gguf)?, workspace: RefCell::new(Workspace::new(1)) })
+        Ok(Self { model: Model::load(gguf)?, workspace: RefCell::new(Workspace::new(1)), kept: None })
     }
 
     /// The model.
@@ -40,8 +50,29 @@ impl Backend for Local {
         self.model.config().context
     }
 
-    fn start(&self) -> Result<Box<dyn Sequence + '_>> {
-        Ok(Box::new(LocalSequence { local: self, session: self.model.session(), logits: Vec::new() }))
+    fn start(&self, prompt: &[u32]) -> Result<Box<dyn Sequence + '_>> {
+        let session = match &self.kept {
+            Some(kept) => {
+                let mut session = kept.session.clone();
+                session.truncate(shared(&kept.tokens, prompt));
+                session
+            }
+            None => self.model.session(),
+        };
+        Ok(Box::new(LocalSequence { local: self, session, logits: Vec::new() }))
+    }
+
+    fn keep(&mut self, tokens: &[u32]) -> Result<()> {
+        // A workspace of its own: what a long prompt needs is freed here, not kept.
+        let mut workspace = Workspace::new(1);
+        let mut session = self.model.session();
+        for chunk in tokens.chunks(CHUNK) {
+            let mut batch = [Batch { session: &mut session, tokens: chunk, outputs: 0 }];
+            let computed = self.model.forward(&mut workspace, &mut batch);
+            computed.map_err(|error| Error::Backend(error.to_string()))?;
+        }
+        self.kept = Some(Kept { tokens: tokens.to_vec(), session });
+        Ok(())
     }
 }
 

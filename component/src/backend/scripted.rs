@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::{Backend, Sequence};
+use super::{Backend, Sequence, shared};
 use crate::error::Result;
 
 /// The logits that follow some tokens, or an error.
@@ -23,6 +23,7 @@ pub(crate) struct Scripted {
     vocabulary: usize,
     context: usize,
     next: Box<Next>,
+    kept: Vec<u32>,
     pub(crate) record: Rc<Record>,
 }
 
@@ -33,7 +34,7 @@ impl Scripted {
         context: usize,
         next: impl Fn(&[u32]) -> Result<Vec<f32>> + 'static,
     ) -> Self {
-        Self { vocabulary, context, next: Box::new(next), record: Rc::default() }
+        Self { vocabulary, context, next: Box::new(next), kept: Vec::new(), record: Rc::default() }
     }
 
     /// A backend that is sure of what follows: after a token of `chain` the next one there, after any other
@@ -59,9 +60,15 @@ impl Backend for Scripted {
         self.context
     }
 
-    fn start(&self) -> Result<Box<dyn Sequence + '_>> {
+    fn start(&self, prompt: &[u32]) -> Result<Box<dyn Sequence + '_>> {
         self.record.alive.set(self.record.alive.get() + 1);
-        Ok(Box::new(Script { backend: self, tokens: Vec::new(), logits: Vec::new() }))
+        let tokens = self.kept[..shared(&self.kept, prompt)].to_vec();
+        Ok(Box::new(Script { backend: self, tokens, logits: Vec::new() }))
+    }
+
+    fn keep(&mut self, tokens: &[u32]) -> Result<()> {
+        self.kept = tokens.to_vec();
+        Ok(())
     }
 }
 
