@@ -6,9 +6,12 @@
 //! are added in order. [`scalar`] is the specification: every other kernel gives the same bits.
 
 mod activations;
+mod attention;
 mod block;
 mod float;
 pub mod ggml;
+#[cfg(target_arch = "wasm32")]
+mod interleave;
 mod isa;
 mod matmul;
 mod matrix;
@@ -20,11 +23,11 @@ mod wasm;
 mod x86;
 
 pub use activations::Activations;
+pub use attention::{Attention, Pages, Query, attend};
+pub(crate) use attention::{MAX_HEAD, MAX_QUERIES, PAGE, head_stride};
 pub use block::{BLOCK, LANES};
-pub use float::{
-    Attention, Pages, Query, attend, dot, exp, gelu, gelu_erf, half_row, layer_norm, rms_norm, silu,
-};
-pub(crate) use float::{MAX_HEAD, PAGE, head_stride, softcap};
+pub(crate) use float::softcap;
+pub use float::{exp, gelu, gelu_erf, half_row, layer_norm, rms_norm, silu};
 pub use isa::Isa;
 pub use matmul::{Part, matmul};
 pub use matrix::{Form, Matrix};

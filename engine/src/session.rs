@@ -83,14 +83,16 @@ impl Session {
         self.position += count;
     }
 
-    /// The elements of one head at a position that was reserved, `[stride]`: keys (`side` 0) or values (1).
-    pub(crate) fn slot(&mut self, position: usize, layer: usize, side: usize, head: usize) -> &mut [u16] {
-        let start = self.shape.start(layer, side, head) + position % PAGE * self.shape.stride;
-        let stride = self.shape.stride;
-        &mut Arc::make_mut(&mut self.pages[position / PAGE])[start..start + stride]
+    /// Keys `[stride][32]` and values `[32][stride]` of one head in the page of a position that was reserved.
+    pub(crate) fn page_mut(&mut self, position: usize, layer: usize, head: usize) -> [&mut [u16]; 2] {
+        let length = PAGE * self.shape.stride;
+        let (keys, values) = (self.shape.start(layer, 0, head), self.shape.start(layer, 1, head));
+        let page = Arc::make_mut(&mut self.pages[position / PAGE]);
+        let (before, from_values) = page.split_at_mut(values);
+        [&mut before[keys..keys + length], &mut from_values[..length]]
     }
 
-    /// Keys and values of one head in page `page`, `[32, stride]` each.
+    /// Keys `[stride][32]` and values `[32][stride]` of one head in page `page`.
     pub(crate) fn page(&self, page: usize, layer: usize, head: usize) -> Option<(&[u16], &[u16])> {
         let length = PAGE * self.shape.stride;
         let (keys, values) = (self.shape.start(layer, 0, head), self.shape.start(layer, 1, head));

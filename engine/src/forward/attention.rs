@@ -4,12 +4,9 @@ use arrayvec::ArrayVec;
 
 use super::{Batch, grow};
 use crate::config::{Config, Rope, RopePairs};
-use crate::kernels::{self, Activations, Attention, Query, head_stride};
+use crate::kernels::{self, Activations, Attention, MAX_HEAD, MAX_QUERIES, PAGE, Query, head_stride};
 use crate::model::Layer;
 use crate::pool::{Pool, Shared};
-
-/// Queries that share one widening of the cache's pages.
-const QUERIES: usize = 16;
 
 /// Buffers of attention, for all rows of a batch.
 #[derive(Debug, Default)]
@@ -90,7 +87,7 @@ impl Buffers {
         let (head_dim, stride) = (config.head_dim, head_stride(config.head_dim));
         let width = config.query_dim() + 2 * config.kv_dim();
         let qkv = &mut qkv[row * width..][..width];
-        let mut normed = [0.0; kernels::MAX_HEAD];
+        let (mut normed, mut half) = ([0.0; MAX_HEAD], [0; MAX_HEAD]);
         for head in 0..config.heads + config.kv_heads {
             let is_query = head < config.heads;
             let from = &mut qkv[head * head_dim..][..head_dim];
@@ -109,13 +106,18 @@ impl Buffers {
                 to[..head_dim].copy_from_slice(from);
                 to[head_dim..].fill(0.0);
             } else {
-                let to = part.session.slot(position, index, 0, head - config.heads);
-                kernels::half_row(from, &mut to[..head_dim]);
+                let key = &mut half[..head_dim];
+                kernels::half_row(from, key);
+                let [keys, _] = part.session.page_mut(position, index, head - config.heads);
+                for (column, &key) in keys.as_chunks_mut::<PAGE>().0.iter_mut().zip(&*key) {
+                    column[position % PAGE] = key;
+                }
             }
         }
         let values = &qkv[config.query_dim() + config.kv_dim()..];
         for (head, from) in values.chunks_exact(head_dim).enumerate() {
-            kernels::half_row(from, &mut part.session.slot(position, index, 1, head)[..head_dim]);
+            let [_, values] = part.session.page_mut(position, index, head);
+            kernels::half_row(from, &mut values[position % PAGE * stride..][..head_dim]);
         }
     }
 
@@ -134,11 +136,11 @@ impl Buffers {
         let mut first_row = 0;
         for part in batch {
             let count = part.tokens.len() * group;
-            let chunks = count.div_ceil(QUERIES);
+            let chunks = count.div_ceil(MAX_QUERIES);
             pool.run(chunks * config.kv_heads, &|task| {
                 let (kv_head, chunk) = (task / chunks, task % chunks);
-                let mut tile = ArrayVec::<Query<'_>, QUERIES>::new();
-                for query in chunk * QUERIES..count.min((chunk + 1) * QUERIES) {
+                let mut tile = ArrayVec::<Query<'_>, MAX_QUERIES>::new();
+                for query in chunk * MAX_QUERIES..count.min((chunk + 1) * MAX_QUERIES) {
                     let (offset, head) = (query / group, kv_head * group + query % group);
                     let start = ((first_row + offset) * config.heads + head) * stride;
                     // SAFETY: a head of a row belongs to one query, and a query to one task.

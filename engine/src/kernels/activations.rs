@@ -13,9 +13,8 @@ pub struct Activations {
     columns: usize,
     floats: Vec<f32>,
     quants: Vec<i8>,
-    /// The quants again in 16 bits, for the WebAssembly kernel of 8-bit weights.
     #[cfg(target_arch = "wasm32")]
-    wide: Vec<i16>,
+    interleaved: super::interleave::Interleaved,
     scales: Vec<f32>,
     sums: Vec<i32>,
 }
@@ -74,17 +73,14 @@ impl Activations {
             quantize(&floats[start..start + count], quants, scales, sums);
         });
         #[cfg(target_arch = "wasm32")]
-        {
-            self.wide.clear();
-            self.wide.extend(self.quants[..elements].iter().map(|&q| i16::from(q)));
-        }
+        self.interleaved.fill(width, &self.quants[..elements], &self.scales[..blocks], &self.sums[..blocks]);
     }
 
-    /// Quants of row `row` in 16 bits, `[columns]`.
+    /// The quantised rows `row..row + T` side by side.
     #[cfg(target_arch = "wasm32")]
     #[inline(always)]
-    pub(super) fn wide(&self, row: usize) -> &[i16] {
-        &self.wide[row * self.columns..][..self.columns]
+    pub(super) fn interleaved<const T: usize>(&self, row: usize) -> super::interleave::View<'_> {
+        self.interleaved.tile::<T>(row)
     }
 
     /// Quants of row `row`, `[columns]`.

@@ -1,25 +1,14 @@
-//! Arithmetic on floats: norms, activations, attention.
+//! Arithmetic on floats: norms and activations.
 //!
 //! Written as plain loops over fixed groups of lanes, so that the order of every sum is the same whatever the
 //! vectors' width: the results have one value on every machine. `exp` is our own for the same reason.
 
-use super::block::{BLOCK, Half, LANES, narrow, widen};
+use super::block::{LANES, narrow};
 use super::isa::multiversion;
-
-/// Positions of a KV cache page, and of a step of the attention's running softmax.
-pub(crate) const PAGE: usize = 32;
-
-/// The longest attention head, `[elements]`: what the buffers on the stack hold.
-pub(crate) const MAX_HEAD: usize = 256;
-
-/// Elements that a head of the KV cache takes: rounded up to whole groups of lanes, zeros at the end.
-pub(crate) fn head_stride(head: usize) -> usize {
-    head.next_multiple_of(LANES)
-}
 
 /// Adds up lanes in halves: 8 and 8, 4 and 4, 2 and 2, 1 and 1.
 #[inline(always)]
-fn reduce(mut lanes: [f32; LANES]) -> f32 {
+pub(super) fn reduce(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -42,18 +31,6 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     }
     for (lane, &x) in lanes.iter_mut().zip(tail) {
         *lane += f(x);
-    }
-    reduce(lanes)
-}
-
-/// Dot product of slices whose length is a multiple of 16.
-#[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
-        for i in 0..LANES {
-            lanes[i] += a[i] * b[i];
-        }
     }
     reduce(lanes)
 }
@@ -148,129 +125,6 @@ multiversion! {
     }
 }
 
-/// One query of an attention head: a row of the batch and a head of its group.
-#[derive(Debug)]
-pub struct Query<'a> {
-    /// Index of the query's token in its sequence: it sees keys 0 to this one.
-    pub position: usize,
-    /// The query vector, `[stride]`, zeros beyond the head's length.
-    pub query: &'a [f32],
-    /// Takes the weighted sum of the values, `[stride]`.
-    pub out: &'a mut [f32],
-    /// Largest score so far, and the sum of the weights relative to it.
-    running: (f32, f32),
-}
-
-impl<'a> Query<'a> {
-    /// A query whose result goes to `out`; both `[stride]`.
-    pub fn new(position: usize, query: &'a [f32], out: &'a mut [f32]) -> Self {
-        Self { position, query, out, running: (f32::NEG_INFINITY, 0.0) }
-    }
-}
-
-/// Gives keys and values of a page, `[32, stride]` each; none beyond the last.
-pub type Pages<'a> = &'a dyn Fn(usize) -> Option<(&'a [Half], &'a [Half])>;
-
-/// What all queries of an attention call share.
-#[derive(Debug, Clone, Copy)]
-pub struct Attention {
-    /// Elements of a head in the cache and in queries: a multiple of 16, at most 256.
-    pub stride: usize,
-    /// Scores are multiplied by this.
-    pub scale: f32,
-    /// Scores are soft-capped to this.
-    pub softcap: Option<f32>,
-    /// A query sees this many positions at most, its own included.
-    pub window: Option<usize>,
-}
-
-/// Attention of several queries over one head of a KV cache, page by page, with a running softmax
-/// (Milakov and Gimelshein, 2018). `pages(i)` holds keys and values of positions `32 i` to `32 i + 31`, each
-/// `[32, stride]` in half precision. A page is widened once for all queries. Steps follow the pages, so
-/// the result does not depend on how the prompt was cut into batches.
-pub fn attend(shape: Attention, queries: &mut [Query<'_>], pages: Pages<'_>) {
-    attend_pages(shape, queries, pages);
-}
-
-multiversion! {
-    fn attend_pages(shape: Attention, queries: &mut [Query<'_>], pages: Pages<'_>) {
-        let stride = shape.stride;
-        let mut buffer = [[0.0_f32; PAGE * MAX_HEAD]; 2];
-        let [keys, values] = &mut buffer;
-        for query in &mut *queries {
-            query.out.fill(0.0);
-            query.running = (f32::NEG_INFINITY, 0.0);
-        }
-        let first_seen = |position: usize| shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let first = queries.iter().map(|q| first_seen(q.position)).min().unwrap_or(0) / PAGE;
-        let last = queries.iter().map(|q| q.position).max().unwrap_or(0);
-        for page in first..=last / PAGE {
-            let Some((page_keys, page_values)) = pages(page) else { break };
-            let base = page * PAGE;
-            let filled = PAGE.min(last + 1 - base) * stride;
-            for (to, &from) in keys[..filled].iter_mut().zip(page_keys) {
-                *to = widen(from);
-            }
-            for (to, &from) in values[..filled].iter_mut().zip(page_values) {
-                *to = widen(from);
-            }
-            for query in &mut *queries {
-                let begin = first_seen(query.position).saturating_sub(base);
-                let end = PAGE.min((query.position + 1).saturating_sub(base));
-                if begin < end {
-                    step(&shape, query, begin..end, keys, values);
-                }
-            }
-        }
-        for query in queries {
-            let total = 1.0 / query.running.1;
-            for out in &mut *query.out {
-                *out *= total;
-            }
-        }
-    }
-}
-
-/// Takes positions `range` of one page into a query's running softmax.
-#[inline(always)]
-fn step(
-    shape: &Attention,
-    query: &mut Query<'_>,
-    range: std::ops::Range<usize>,
-    keys: &[f32],
-    values: &[f32],
-) {
-    let stride = shape.stride;
-    let mut scores = [f32::NEG_INFINITY; PAGE];
-    let (mut largest, mut total) = query.running;
-    for i in range.clone() {
-        let score = dot(query.query, &keys[i * stride..][..stride]) * shape.scale;
-        scores[i] = shape.softcap.map_or(score, |limit| softcap(score, limit));
-        largest = if scores[i] > largest { scores[i] } else { largest };
-    }
-    let shrink = exp(query.running.0 - largest);
-    for score in &mut scores {
-        *score = exp(*score - largest);
-    }
-    total *= shrink;
-    for out in &mut *query.out {
-        *out *= shrink;
-    }
-    for i in range {
-        let weight = scores[i];
-        total += weight;
-        let out = query.out.as_chunks_mut::<LANES>().0.iter_mut();
-        for (out, value) in out.zip(values[i * stride..][..stride].as_chunks::<LANES>().0) {
-            for lane in 0..LANES {
-                out[lane] += weight * value[lane];
-            }
-        }
-    }
-    query.running = (largest, total);
-}
-
-const _: () = assert!(PAGE == BLOCK && MAX_HEAD.is_multiple_of(LANES));
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,47 +153,5 @@ mod tests {
         check(silu, |x| x / (1.0 + (-x).exp()), 1e-6);
         check(gelu, |x| 0.5 * x * (1.0 + (0.7978845608 * (x + 0.044715 * x.powi(3))).tanh()), 1e-6);
         check(gelu_erf, |x| 0.5 * x * (1.0 + libm::erf(x / 2.0_f64.sqrt())), 1e-6);
-    }
-
-    /// The running softmax equals attention written as its definition.
-    #[test]
-    fn attention_equals_its_definition() {
-        let mut seed = 1_u32;
-        let mut random = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        for (positions, window) in
-            [(1_usize, None), (31, None), (32, None), (33, None), (100, None), (100, Some(40))]
-        {
-            let stride = 32;
-            let length = 2 * positions.next_multiple_of(PAGE) * stride;
-            let cache: Vec<Half> = (0..length).map(|_| narrow(random())).collect();
-            let (keys, values) = cache.split_at(length / 2);
-            let pages: Vec<_> = keys.chunks(PAGE * stride).zip(values.chunks(PAGE * stride)).collect();
-            let query: Vec<f32> = (0..stride).map(|_| 4.0 * random()).collect();
-            let mut out = vec![f32::NAN; stride];
-            let shape = Attention { stride, scale: 0.2, softcap: Some(5.0), window };
-            let queries = &mut [Query::new(positions - 1, &query, &mut out)];
-            attend(shape, queries, &|page| pages.get(page).copied());
-
-            let start = window.map_or(0, |w| positions - w);
-            let scores: Vec<f64> = (start..positions)
-                .map(|p| {
-                    (0..stride).map(|i| f64::from(query[i]) * f64::from(widen(keys[p * stride + i]))).sum()
-                })
-                .map(|score: f64| (5.0 * (score * 0.2 / 5.0).tanh()).exp())
-                .collect();
-            let total: f64 = scores.iter().sum();
-            for i in 0..stride {
-                let value = |p: usize| f64::from(widen(values[(start + p) * stride + i]));
-                let expected: f64 = scores.iter().enumerate().map(|(p, s)| s / total * value(p)).sum();
-                assert!(
-                    (f64::from(out[i]) - expected).abs() < 1e-5,
-                    "{positions} positions: {} {expected}",
-                    out[i]
-                );
-            }
-        }
     }
 }

@@ -11,7 +11,7 @@ use super::scalar::{self, Tile};
 use crate::pool::{Pool, Shared};
 
 /// Rows of activations that meet a panel at once: as many as leave the sums in registers.
-const TILE: usize = 4;
+pub(super) const TILE: usize = 4;
 
 /// Bytes of weights that a task takes, about: small enough to balance threads, large enough to be worth a
 /// hand-over.

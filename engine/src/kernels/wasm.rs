@@ -4,10 +4,15 @@
 //! overflow 16 bits; within those bounds it is exact, hence the same on every machine. Nibbles are such an
 //! operand, and a whole block adds up to at most 16 · 15 · 127 = 30480, so that one 16-bit lane can hold it.
 //! 8-bit weights are widened to 16 bits and take the ordinary dot product.
+//!
+//! Cranelift (wasmtime's compiler) emits the loads of a basic block first and its arithmetic after them, and
+//! adds up addresses unless they are a pointer and a constant. So the loops over a block's groups stay loops,
+//! with no more loads in a round than there are registers, and pointers advance.
 #![allow(clippy::needless_range_loop, reason = "parallel arrays, indexed alike")]
-#![allow(unsafe_code, reason = "SIMD loads")]
+#![allow(unsafe_code, reason = "SIMD loads through advancing pointers")]
 
 use std::arch::wasm32::*;
+use std::hint::black_box;
 
 use super::activations::Activations;
 use super::block::{BLOCK, GROUPS, LANES, Q4, Q4Offset, Q8};
@@ -16,47 +21,76 @@ use super::scalar::Tile;
 /// Rows of a vector: a panel is worked on in four quarters, several at a time where registers allow.
 const QUARTER: usize = 4;
 
-/// Four 8-bit quants in every lane.
-#[inline(always)]
-fn splat(quants: &[i8], at: usize) -> v128 {
-    debug_assert!(at + 4 <= quants.len());
-    // SAFETY: callers stay within a block of the row: `at + 4 <= quants.len()`; the load is unaligned.
-    unsafe { v128_load32_splat(quants.as_ptr().add(at).cast()) }
-}
-
-/// Four 16-bit quants in both halves.
-#[inline(always)]
-fn splat_wide(quants: &[i16], at: usize) -> v128 {
-    debug_assert!(at + 4 <= quants.len());
-    // SAFETY: as in `splat`.
-    unsafe { v128_load64_splat(quants.as_ptr().add(at).cast()) }
-}
-
-/// 16 bytes: four columns of four rows.
-#[inline(always)]
-fn bytes(quants: &[u8; 4 * LANES], vector: usize) -> v128 {
-    debug_assert!(vector < LANES / QUARTER);
-    // SAFETY: `vector` is below 4 and the array is 64 bytes long.
-    unsafe { v128_load(quants.as_ptr().add(16 * vector).cast()) }
-}
-
-/// Four columns of two rows, widened to 16 bits: rows `2 · pair` and `2 · pair + 1`.
-#[inline(always)]
-fn widened(quants: &[i8; 4 * LANES], pair: usize) -> v128 {
-    debug_assert!(pair < LANES / 2);
-    // SAFETY: `pair` is below 8 and the array is 64 bytes long.
-    unsafe { i16x8_load_extend_i8x8(quants.as_ptr().add(8 * pair)) }
-}
+/// Bytes from one group of a panel's columns to the next.
+const GROUP_BYTES: usize = 4 * LANES;
 
 /// Four halves, widened as `block::widen` does.
+///
+/// # Safety
+/// Eight bytes must be readable.
 #[inline(always)]
-fn halves(halves: &[u16; LANES], vector: usize) -> v128 {
-    debug_assert!(vector < LANES / QUARTER);
-    // SAFETY: `vector` is below 4 and four halves are 8 bytes.
-    let bits = unsafe { i32x4_load_extend_i16x4(halves.as_ptr().add(QUARTER * vector).cast()) };
+unsafe fn halves(from: *const u16) -> v128 {
+    // SAFETY: the caller's promise.
+    let bits = unsafe { i32x4_load_extend_i16x4(from.cast()) };
     // Sign extension leaves copies of the sign in bits 28 to 31; only the last stays.
     let shifted = v128_and(i32x4_shl(bits, 13), i32x4_splat(0x8fff_ffff_u32 as i32));
     f32x4_mul(shifted, f32x4_splat(f32::from_bits(0x7780_0000)))
+}
+
+/// One 32-bit value per row of the tile, each in all four lanes.
+///
+/// # Safety
+/// `T` values must be readable.
+#[inline(always)]
+unsafe fn per_row<const T: usize>(from: *const u8) -> [v128; T] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if T == 4 {
+            let four = v128_load(from.cast());
+            let lanes = [
+                i32x4_shuffle::<0, 0, 0, 0>(four, four),
+                i32x4_shuffle::<1, 1, 1, 1>(four, four),
+                i32x4_shuffle::<2, 2, 2, 2>(four, four),
+                i32x4_shuffle::<3, 3, 3, 3>(four, four),
+            ];
+            std::array::from_fn(|t| lanes[t])
+        } else {
+            std::array::from_fn(|t| v128_load32_splat(from.add(4 * t).cast()))
+        }
+    }
+}
+
+/// A group of 8-bit quants per row of the tile, each four times.
+///
+/// # Safety
+/// 16 quants must be readable.
+#[inline(always)]
+unsafe fn groups_of<const T: usize>(from: *const u8) -> [v128; T] {
+    // SAFETY: the caller's promise.
+    unsafe { if T == 1 { [v128_load(from.cast()); T] } else { per_row::<T>(from) } }
+}
+
+/// A group of 16-bit quants per row of the tile, each twice.
+///
+/// # Safety
+/// 8 quants must be readable, 16 for a tile.
+#[inline(always)]
+unsafe fn wide_groups_of<const T: usize>(from: *const i16) -> [v128; T] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if T == 1 {
+            [v128_load(from.cast()); T]
+        } else {
+            let (first, second) = (v128_load(from.cast()), v128_load(from.add(8).cast()));
+            let lanes = [
+                i64x2_shuffle::<0, 0>(first, first),
+                i64x2_shuffle::<1, 1>(first, first),
+                i64x2_shuffle::<0, 0>(second, second),
+                i64x2_shuffle::<1, 1>(second, second),
+            ];
+            std::array::from_fn(|t| lanes[t])
+        }
+    }
 }
 
 #[inline(always)]
@@ -66,54 +100,65 @@ fn store<const T: usize>(tile: &mut Tile<T>, t: usize, vector: usize, sums: v128
     unsafe { v128_store(to.as_mut_ptr().cast(), sums) }
 }
 
-/// Runs `part(first vector)` over a panel, as many vectors at a time as keep the sums in registers.
-macro_rules! panel {
-    ($part:ident, $t:ident, $panel:ident, $x:ident, $row:ident) => {{
-        let mut tile = [[0.0; LANES]; $t];
-        match $t {
-            1 => $part::<$t, 4>($panel, $x, $row, 0, &mut tile),
-            _ => (0..4).for_each(|vector| $part::<$t, 1>($panel, $x, $row, vector, &mut tile)),
-        }
-        tile
-    }};
-}
-
 pub(super) fn q8<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
-    panel!(q8_part, T, panel, x, row)
+    let mut tile = [[0.0; LANES]; T];
+    match T {
+        1 => (0..2).for_each(|half| q8_part::<T, 2, 2>(panel, x, row, 2 * half, &mut tile)),
+        _ => (0..4).for_each(|vector| q8_part::<T, 1, 1>(panel, x, row, vector, &mut tile)),
+    }
+    tile
 }
 
+/// `V` vectors of a panel from vector `first` on, `U` groups in a round. A dot product takes two lanes until
+/// its block's end: columns 0 and 1 in one, 2 and 3 of every group in the other.
 #[inline(always)]
-fn q8_part<const T: usize, const V: usize>(
+fn q8_part<const T: usize, const V: usize, const U: usize>(
     panel: &[Q8],
     x: &Activations,
     row: usize,
     first: usize,
     tile: &mut Tile<T>,
 ) {
-    let quants: [&[i16]; T] = std::array::from_fn(|t| x.wide(row + t));
-    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
+    let view = x.interleaved::<T>(row);
+    let (mut quants, mut scales) = (view.wide.as_ptr(), view.scales.as_ptr());
+    let group_quants = if T == 1 { 8 } else { 4 * T };
+    let rounds = black_box(GROUPS / U);
     let mut sums = [[f32x4_splat(0.0); V]; T];
-    for (b, block) in panel.iter().enumerate() {
-        // Two lanes to a row: columns 0 and 1, columns 2 and 3 of every group.
+    for block in panel {
         let mut dots = [[[i32x4_splat(0); 2]; V]; T];
-        for group in 0..GROUPS {
-            let four: [v128; T] = std::array::from_fn(|t| splat_wide(quants[t], b * BLOCK + 4 * group));
-            for v in 0..V {
-                for side in 0..2 {
-                    let weights = widened(&block.quants[group], 2 * (first + v) + side);
-                    for t in 0..T {
-                        dots[t][v][side] = i32x4_add(dots[t][v][side], i32x4_dot_i16x8(weights, four[t]));
+        let mut weights = block.quants.as_flattened()[16 * first..].as_ptr();
+        for _ in 0..rounds {
+            // SAFETY: the view has the quants of every group of the panel, and a block its groups one after
+            // the other.
+            unsafe {
+                for u in 0..U {
+                    let four = wide_groups_of::<T>(quants.add(u * group_quants));
+                    for v in 0..V {
+                        for side in 0..2 {
+                            let pair = weights.add(u * GROUP_BYTES + 16 * v + 8 * side);
+                            let pair = i16x8_load_extend_i8x8(pair);
+                            for t in 0..T {
+                                let products = i32x4_dot_i16x8(pair, four[t]);
+                                dots[t][v][side] = i32x4_add(dots[t][v][side], products);
+                            }
+                        }
                     }
                 }
             }
+            quants = quants.wrapping_add(U * group_quants);
+            weights = weights.wrapping_add(U * GROUP_BYTES);
         }
+        // SAFETY: the view has `T` scales for every block.
+        let row_scales = unsafe { per_row::<T>(scales.cast()) };
+        scales = scales.wrapping_add(T);
         for v in 0..V {
-            let weight_scales = halves(&block.scales, first + v);
+            // SAFETY: a block has 16 scales.
+            let weight_scales = unsafe { halves(block.scales[QUARTER * (first + v)..].as_ptr()) };
             for t in 0..T {
                 let [left, right] = dots[t][v];
                 let even = i32x4_shuffle::<0, 2, 4, 6>(left, right);
                 let odd = i32x4_shuffle::<1, 3, 5, 7>(left, right);
-                let scale = f32x4_mul(weight_scales, f32x4_splat(scales[t][b]));
+                let scale = f32x4_mul(weight_scales, row_scales[t]);
                 let product = f32x4_mul(f32x4_convert_i32x4(i32x4_add(even, odd)), scale);
                 sums[t][v] = f32x4_add(sums[t][v], product);
             }
@@ -126,33 +171,50 @@ fn q8_part<const T: usize, const V: usize>(
     }
 }
 
-/// The dot products of `V` vectors of one block of nibbles with `T` rows, not yet shifted by 8.
+/// Adds the dot products of `V` vectors of one block of nibbles with `T` rows to `pairs`, two 16-bit lanes to
+/// a dot product.
+///
+/// # Safety
+/// `weights` must point to a vector of a block's quants, `quants` to a block of a view's.
 #[inline(always)]
-fn nibbles<const T: usize, const V: usize>(
-    block: &[[u8; 4 * LANES]; GROUPS / 2],
-    first: usize,
-    quants: &[&[i8]; T],
-    at: usize,
-) -> [[v128; V]; T] {
+unsafe fn nibbles<const T: usize, const V: usize>(
+    mut weights: *const u8,
+    mut quants: *const u8,
+    groups: usize,
+    pairs: &mut [[v128; V]; T],
+) {
     let mask = u8x16_splat(15);
-    let mut pairs = [[i16x8_splat(0); V]; T];
-    for (group, row) in block.iter().enumerate() {
-        let low: [v128; T] = std::array::from_fn(|t| splat(quants[t], at + 4 * group));
-        let high: [v128; T] = std::array::from_fn(|t| splat(quants[t], at + BLOCK / 2 + 4 * group));
-        for v in 0..V {
-            let nibbles = bytes(row, first + v);
-            let lower = v128_and(nibbles, mask);
-            let upper = v128_and(u16x8_shr(nibbles, 4), mask);
-            for t in 0..T {
-                let both = i16x8_add(
-                    i16x8_relaxed_dot_i8x16_i7x16(low[t], lower),
-                    i16x8_relaxed_dot_i8x16_i7x16(high[t], upper),
-                );
-                pairs[t][v] = i16x8_add(pairs[t][v], both);
+    for _ in 0..groups {
+        // SAFETY: the caller's promise; `groups` is half of a block's.
+        unsafe {
+            let (low, high) = (groups_of::<T>(quants), groups_of::<T>(quants.add(2 * BLOCK)));
+            for v in 0..V {
+                let both = v128_load(weights.add(16 * v).cast());
+                let (lower, upper) = (v128_and(both, mask), v128_and(u16x8_shr(both, 4), mask));
+                for t in 0..T {
+                    let sum = i16x8_add(
+                        i16x8_relaxed_dot_i8x16_i7x16(low[t], lower),
+                        i16x8_relaxed_dot_i8x16_i7x16(high[t], upper),
+                    );
+                    pairs[t][v] = i16x8_add(pairs[t][v], sum);
+                }
             }
         }
+        quants = quants.wrapping_add(16);
+        weights = weights.wrapping_add(GROUP_BYTES);
     }
-    pairs.map(|pairs| pairs.map(|pair| i32x4_extadd_pairwise_i16x8(pair)))
+}
+
+/// Runs `part(first vector)` over a panel, as many vectors at a time as keep the sums in registers.
+macro_rules! panel {
+    ($part:ident, $t:ident, $panel:ident, $x:ident, $row:ident) => {{
+        let mut tile = [[0.0; LANES]; $t];
+        match $t {
+            1 => $part::<$t, 4>($panel, $x, $row, 0, &mut tile),
+            _ => (0..2).for_each(|half| $part::<$t, 2>($panel, $x, $row, 2 * half, &mut tile)),
+        }
+        tile
+    }};
 }
 
 pub(super) fn q4<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> Tile<T> {
@@ -167,18 +229,34 @@ fn q4_part<const T: usize, const V: usize>(
     first: usize,
     tile: &mut Tile<T>,
 ) {
-    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
-    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
-    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let view = x.interleaved::<T>(row);
+    let (mut quants, mut scales, mut shifts) =
+        (view.quants.as_ptr(), view.scales.as_ptr(), view.shifts.as_ptr());
+    let groups = black_box(GROUPS / 2);
     let mut sums = [[f32x4_splat(0.0); V]; T];
-    for (b, block) in panel.iter().enumerate() {
-        let dots = nibbles::<T, V>(&block.quants, first, &quants, b * BLOCK);
-        for v in 0..V {
-            let weight_scales = halves(&block.scales, first + v);
+    for block in panel {
+        // SAFETY: the view has the quants of every block of the panel, and `T` scales and shifts for every
+        // block.
+        let (pairs, row_scales) = unsafe {
+            // The dot products start at −8 · Σ quants, all of it in the lower of the two lanes.
+            let mut pairs = [[i16x8_splat(0); V]; T];
+            let start = per_row::<T>(shifts.cast());
             for t in 0..T {
-                let dot = i32x4_sub(dots[t][v], i32x4_splat(8 * totals[t][b]));
-                let scale = f32x4_mul(weight_scales, f32x4_splat(scales[t][b]));
-                sums[t][v] = f32x4_add(sums[t][v], f32x4_mul(f32x4_convert_i32x4(dot), scale));
+                pairs[t] = [start[t]; V];
+            }
+            let weights = block.quants.as_flattened()[16 * first..].as_ptr();
+            nibbles::<T, V>(weights, quants.cast(), groups, &mut pairs);
+            (pairs, per_row::<T>(scales.cast()))
+        };
+        quants = quants.wrapping_add(4 * BLOCK);
+        (scales, shifts) = (scales.wrapping_add(T), shifts.wrapping_add(T));
+        for v in 0..V {
+            // SAFETY: a block has 16 scales.
+            let weight_scales = unsafe { halves(block.scales[QUARTER * (first + v)..].as_ptr()) };
+            for t in 0..T {
+                let scale = f32x4_mul(weight_scales, row_scales[t]);
+                let dot = f32x4_convert_i32x4(i32x4_extadd_pairwise_i16x8(pairs[t][v]));
+                sums[t][v] = f32x4_add(sums[t][v], f32x4_mul(dot, scale));
             }
         }
     }
@@ -201,20 +279,33 @@ fn q4_offset_part<const T: usize, const V: usize>(
     first: usize,
     tile: &mut Tile<T>,
 ) {
-    let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
-    let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
-    let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
+    let view = x.interleaved::<T>(row);
+    let (mut quants, mut scales, mut products) =
+        (view.quants.as_ptr(), view.scales.as_ptr(), view.products.as_ptr());
+    let groups = black_box(GROUPS / 2);
     let mut sums = [[f32x4_splat(0.0); V]; T];
-    for (b, block) in panel.iter().enumerate() {
-        let dots = nibbles::<T, V>(&block.quants, first, &quants, b * BLOCK);
+    for block in panel {
+        let mut pairs = [[i16x8_splat(0); V]; T];
+        // SAFETY: the view has the quants of every block of the panel, and `T` scales and products for
+        // every block.
+        let (row_scales, row_products) = unsafe {
+            let weights = block.quants.as_flattened()[16 * first..].as_ptr();
+            nibbles::<T, V>(weights, quants.cast(), groups, &mut pairs);
+            (per_row::<T>(scales.cast()), per_row::<T>(products.cast()))
+        };
+        quants = quants.wrapping_add(4 * BLOCK);
+        (scales, products) = (scales.wrapping_add(T), products.wrapping_add(T));
         for v in 0..V {
-            let (weight_scales, offsets) =
-                (halves(&block.scales, first + v), halves(&block.offsets, first + v));
+            // SAFETY: a block has 16 scales and 16 offsets.
+            let (weight_scales, offsets) = unsafe {
+                let at = QUARTER * (first + v);
+                (halves(block.scales[at..].as_ptr()), halves(block.offsets[at..].as_ptr()))
+            };
             for t in 0..T {
-                let scale = f32x4_mul(weight_scales, f32x4_splat(scales[t][b]));
-                let product = f32x4_mul(f32x4_convert_i32x4(dots[t][v]), scale);
-                let offset = f32x4_mul(offsets, f32x4_splat(scales[t][b] * totals[t][b] as f32));
-                sums[t][v] = f32x4_add(f32x4_add(sums[t][v], product), offset);
+                let scale = f32x4_mul(weight_scales, row_scales[t]);
+                let dot = f32x4_convert_i32x4(i32x4_extadd_pairwise_i16x8(pairs[t][v]));
+                sums[t][v] = f32x4_add(sums[t][v], f32x4_mul(dot, scale));
+                sums[t][v] = f32x4_add(sums[t][v], f32x4_mul(offsets, row_products[t]));
             }
         }
     }
