@@ -31,7 +31,7 @@ const LARGEST_BODY: usize = 64 << 20;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests without a body (health, models) that run at once. They do not wait behind generations.
-const SHORT_REQUESTS: usize = 16;
+pub(crate) const SHORT_REQUESTS: usize = 16;
 
 const REQUEST_ID: &str = "x-request-id";
 

@@ -1,166 +1,296 @@
-//! Compiled components on disk, so that only the first start of a version compiles.
+//! Compiled components on disk, so that a model is baked and compiled once.
 //!
-//! Machine code is loaded from here without looking at it, therefore the directory has to be the
-//! user's own and closed to others; where it cannot be, nothing is cached. Entries are named by what
-//! they were made from and appear at once or not at all, so that processes need not know of each other.
+//! Machine code is loaded from here, therefore the directory has to be the user's own and closed to
+//! others; where it cannot be, nothing is cached. Entries are named by what they were made from and appear
+//! at once or not at all. Beside each lies the digest of its code: an entry that changed since it
+//! was made is thrown away, not loaded. That finds damage; against who may write here the directory's owner
+//! and mode are the protection.
+//!
+//! Processes need not know of each other. One that makes an entry holds a lock, so that a second one
+//! waits for the entry instead of making it again.
+
+mod command;
+mod files;
+mod key;
 
 use anyhow::{Context, bail};
-use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder};
-use std::hash::{Hash, Hasher};
-use std::io::Write;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+pub(crate) use command::{clear, list};
+pub(crate) use key::Digest;
+
 /// Mode bits that would let others put code here.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// What temporary files begin with.
+const UNFINISHED: &str = ".unfinished-";
 
 /// A directory of compiled components.
+#[derive(Clone, Debug)]
 pub(crate) struct Cache {
     directory: PathBuf,
+    /// Bytes that all entries may have together.
+    limit: u64,
 }
+
+/// What is known of an entry, in a file beside it, whose time is that of the entry's last use.
+#[derive(Debug, Serialize, Deserialize)]
+struct Label {
+    /// What the code is of, for people.
+    name: String,
+    /// The code's digest.
+    sha256: String,
+}
+
+/// An entry as `wafer cache ls` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) file: PathBuf,
+    /// Bytes.
+    pub(crate) size: u64,
+    #[serde(skip)]
+    pub(crate) used: SystemTime,
+}
+
+/// The right to make an entry; given back when dropped.
+pub(crate) struct Lock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
 
 impl Cache {
     /// The user's cache: `$XDG_CACHE_HOME/wafer`, or `~/.cache/wafer`. It is made where it is missing.
-    pub(crate) fn open() -> anyhow::Result<Self> {
+    pub(crate) fn open(limit: u64) -> anyhow::Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
         let Some(base) = base else {
             bail!("neither XDG_CACHE_HOME nor HOME says where it should be");
         };
-        Self::at(base.join("wafer"))
+        Self::at(base.join("wafer"), limit)
     }
 
     /// The cache in `directory`.
-    fn at(directory: PathBuf) -> anyhow::Result<Self> {
-        let name = directory.display();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .with_context(|| format!("cannot make {name}"))?;
-        let metadata = fs::metadata(&directory).with_context(|| format!("cannot look at {name}"))?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            bail!("{name} belongs to another user");
-        }
-        if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-            bail!("{name} can be written by others");
-        }
-        Ok(Cache { directory })
-    }
-
-    /// The component, compiled for `engine`: now, or at an earlier start.
-    pub(crate) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
-        let path = self.directory.join(format!("{}.cwasm", key(engine, wasm)));
-        if path.exists() {
-            match load(engine, &path) {
-                Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!("cannot use {}, compiling again: {error:#}", path.display()),
+    fn at(directory: PathBuf, limit: u64) -> anyhow::Result<Self> {
+        let cache = Cache { directory, limit };
+        for directory in [cache.directory.clone(), cache.code(), cache.files(), cache.locks()] {
+            let name = directory.display();
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            made.with_context(|| format!("cannot make {name}"))?;
+            let metadata = fs::metadata(&directory).with_context(|| format!("cannot look at {name}"))?;
+            if metadata.uid() != rustix::process::geteuid().as_raw() {
+                bail!("{name} belongs to another user");
+            }
+            if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+                bail!("{name} can be written by others");
             }
         }
-        let component = Component::new(engine, wasm)?;
-        if let Err(error) = self.store(&path, &component.serialize()?) {
-            tracing::warn!("cannot keep the compiled component: {error:#}");
+        Ok(cache)
+    }
+
+    fn code(&self) -> PathBuf {
+        self.directory.join("code")
+    }
+
+    fn files(&self) -> PathBuf {
+        self.directory.join("files")
+    }
+
+    fn locks(&self) -> PathBuf {
+        self.directory.join("locks")
+    }
+
+    /// Where the cache is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The entry `key`, if it is there and as it was made. It is mapped, not read.
+    pub(crate) fn find(&self, engine: &Engine, key: &Digest) -> Option<Component> {
+        let path = self.code().join(format!("{key}.cwasm"));
+        if !path.exists() {
+            return None;
         }
+        match self.load(engine, &path) {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!("cannot use {}, making it again: {error:#}", path.display());
+                None
+            }
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the file was written by this program, see SAFETY")]
+    fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Component> {
+        let label = path.with_extension("json");
+        let found: Label = serde_json::from_slice(&fs::read(&label).context("it has no label")?)?;
+        if self.digest(path)? != found.sha256 {
+            bail!("it changed since it was made");
+        }
+        // SAFETY: only this module makes entries, from code that wasmtime compiled for an engine of the same
+        // version, settings and processor features, which it checks again. The directory was found to
+        // belong to this user and to be closed to all others when it was opened, entries are never written
+        // to once they have their name, and the digest says that this one was not.
+        let component = unsafe { Component::deserialize_file(engine, path) }?;
+        // The age of an entry counts from its last use; if that cannot be noted, it goes earlier.
+        let _ =
+            File::options().append(true).open(&label).and_then(|file| file.set_modified(SystemTime::now()));
         Ok(component)
     }
 
-    /// Writes an entry. It is on the disk before it has its name, so that no crash leaves half of one.
-    fn store(&self, path: &Path, code: &[u8]) -> anyhow::Result<()> {
-        let mut file = NamedTempFile::new_in(&self.directory)?;
-        file.write_all(code)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
+    /// Keeps code, compiled for `engine`, as the entry `key`, and loads it from there. `name` says what it is.
+    pub(crate) fn keep(
+        &self,
+        engine: &Engine,
+        key: &Digest,
+        name: &str,
+        code: &[u8],
+    ) -> anyhow::Result<Component> {
+        let path = self.code().join(format!("{key}.cwasm"));
+        let label = Label { name: name.to_owned(), sha256: Digest::of(code).to_string() };
+        self.sweep(code.len() as u64, &path);
+        let kept = || -> io::Result<()> {
+            // The label first: an entry without one is not used.
+            write(&path.with_extension("json"), &serde_json::to_vec(&label)?)?;
+            write(&path, code)
+        };
+        kept()
+            .with_context(|| format!("cannot write {} bytes to {}", code.len(), self.directory.display()))?;
+        self.load(engine, &path)
+    }
+
+    /// The component, compiled for `engine`: now, or earlier. A cache that cannot be written costs time only.
+    pub(crate) fn compile(&self, engine: &Engine, name: &str, wasm: &[u8]) -> anyhow::Result<Component> {
+        let key = Digest::of_parts(&[Digest::of_settings(engine).as_bytes(), wasm]);
+        if let Some(component) = self.find(engine, &key) {
+            return Ok(component);
+        }
+        // Without a lock: the one who bakes holds one already, and two locks may be the same file.
+        let code = engine.precompile_component(wasm)?;
+        self.keep(engine, &key, name, &code).or_else(|error| {
+            tracing::warn!("cannot keep the compiled component: {error:#}");
+            Ok(Component::new(engine, wasm)?)
+        })
+    }
+
+    /// Waits until no other process makes the entry `key`. None where the cache cannot be written.
+    pub(crate) fn lock(&self, key: &Digest) -> Option<Lock> {
+        // One of a few files: entries come and go, and a lock must not be deleted.
+        let path = self.locks().join(&key.to_string()[..1]);
+        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        match locked {
+            Ok(file) => Some(Lock(file)),
+            Err(error) => {
+                tracing::debug!("cannot lock {}: {error}", path.display());
+                None
+            }
+        }
+    }
+
+    /// All entries, the last used first.
+    pub(crate) fn entries(&self) -> anyhow::Result<Vec<Entry>> {
+        let directory = self.code();
+        let mut entries = Vec::new();
+        for file in
+            fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?
+        {
+            let file = file?.path();
+            if file.extension().is_none_or(|extension| extension != "cwasm") {
+                continue;
+            }
+            let label = file.with_extension("json");
+            // An entry may be gone by now, or its label.
+            let Ok(size) = fs::metadata(&file).map(|metadata| metadata.len()) else { continue };
+            let used = fs::metadata(&label).and_then(|metadata| metadata.modified());
+            let name = fs::read(&label).ok().and_then(|json| serde_json::from_slice::<Label>(&json).ok());
+            entries.push(Entry {
+                name: name.map_or_else(|| "unknown".to_owned(), |label| label.name),
+                file,
+                size,
+                used: used.unwrap_or(SystemTime::UNIX_EPOCH),
+            });
+        }
+        entries.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.file.cmp(&b.file)));
+        Ok(entries)
+    }
+
+    /// Deletes all entries and all that is remembered; returns the bytes of the entries.
+    pub(crate) fn clear(&self) -> anyhow::Result<u64> {
+        let mut freed = 0;
+        for directory in [self.code(), self.files()] {
+            for file in
+                fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?
+            {
+                let file = file?;
+                freed += file.metadata().map_or(0, |metadata| metadata.len());
+                remove(&file.path())?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Makes room for `coming` bytes at `path`: deletes the entries that were not used for longest, and what
+    /// processes that were killed left unfinished.
+    fn sweep(&self, coming: u64, path: &Path) {
+        let swept = || -> anyhow::Result<()> {
+            let mut total = coming;
+            for entry in self.entries()?.into_iter().filter(|entry| entry.file != path) {
+                total = total.saturating_add(entry.size);
+                if total > self.limit {
+                    tracing::info!(
+                        "{} leaves the cache, {} were used later",
+                        entry.name,
+                        self.directory.display()
+                    );
+                    remove(&entry.file)?;
+                    remove(&entry.file.with_extension("json"))?;
+                }
+            }
+            self.sweep_unfinished()
+        };
+        if let Err(error) = swept() {
+            tracing::debug!("cannot tidy up the cache: {error:#}");
+        }
+    }
+
+    /// Unfinished files belong to a running process only while they are young.
+    fn sweep_unfinished(&self) -> anyhow::Result<()> {
+        const OLD: std::time::Duration = std::time::Duration::from_secs(3600);
+        for directory in [self.code(), self.files()] {
+            for file in fs::read_dir(directory)? {
+                let file = file?;
+                let unfinished = file.file_name().to_string_lossy().starts_with(UNFINISHED);
+                let old = || file.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > OLD);
+                if unfinished && old() == Some(true) {
+                    remove(&file.path())?;
+                }
+            }
+        }
         Ok(())
     }
 }
 
-/// Loads compiled code; it is mapped, not read.
-#[expect(unsafe_code, reason = "the file was written by this program, see SAFETY")]
-fn load(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: only this module makes entries, from `Component::serialize` for an engine of the same
-    // version, settings and processor features, which wasmtime checks again. The directory was found to
-    // belong to this user and to be closed to all others when it was opened, and entries are never
-    // written to once they have their name.
-    unsafe { Component::deserialize_file(engine, path) }
+/// Deletes a file that may be gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
-/// The name of an entry: a digest of the component and of all settings that its code depends on.
-fn key(engine: &Engine, wasm: &[u8]) -> String {
-    let mut digest = Digest256(Sha256::new());
-    engine.precompile_compatibility_hash().hash(&mut digest);
-    digest.write(wasm);
-    digest.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Lets wasmtime write its settings, which it offers as `Hash`, into a digest.
-struct Digest256(Sha256);
-
-impl Hasher for Digest256 {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The first bytes of the digest so far, as the trait demands a number.
-    fn finish(&self) -> u64 {
-        let digest = self.0.clone().finalize();
-        digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-    }
+/// Writes a file. It is on the disk before it has its name, so that no crash leaves half of one.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file: NamedTempFile = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
-    use tempfile::TempDir;
-    use wasmtime::Config;
-
-    /// The least component there is.
-    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
-
-    fn cache(directory: &TempDir) -> Cache {
-        Cache::at(directory.path().join("new/wafer")).expect("it can be made")
-    }
-
-    fn entries(cache: &Cache) -> Vec<PathBuf> {
-        let listed = fs::read_dir(&cache.directory).expect("it can be listed");
-        listed.map(|entry| entry.expect("it can be read").path()).collect()
-    }
-
-    #[test]
-    fn an_entry_is_made_once_and_replaced_when_it_is_broken() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let (cache, engine) = (cache(&directory), Engine::default());
-        for _ in 0..2 {
-            cache.compile(&engine, EMPTY).expect("it compiles");
-            assert_eq!(entries(&cache).len(), 1);
-        }
-        let entry = entries(&cache).remove(0);
-        let whole = fs::read(&entry).expect("it can be read");
-        fs::write(&entry, &whole[..10]).expect("it can be written");
-        cache.compile(&engine, EMPTY).expect("it compiles again");
-        assert_eq!(fs::read(&entry).expect("it can be read"), whole);
-    }
-
-    #[test]
-    fn settings_and_components_have_entries_of_their_own() {
-        let interruptible = Engine::new(Config::new().epoch_interruption(true)).expect("valid settings");
-        let engine = Engine::default();
-        assert_eq!(key(&engine, EMPTY), key(&engine, EMPTY));
-        assert_ne!(key(&engine, EMPTY), key(&interruptible, EMPTY));
-        assert_ne!(key(&engine, EMPTY), key(&engine, b""));
-    }
-
-    #[test]
-    fn a_directory_that_others_can_write_is_refused() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        for (mode, trusted) in [(0o700, true), (0o755, true), (0o770, false), (0o777, false)] {
-            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).expect("it is ours");
-            assert_eq!(Cache::at(directory.path().to_owned()).is_ok(), trusted, "{mode:o}");
-        }
-    }
-}
+mod tests;

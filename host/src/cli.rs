@@ -30,10 +30,27 @@ pub(crate) enum Command {
     Run(Run),
     /// Ask a server whether it can generate; exit code 0 or 1
     Health(Health),
+    /// Make one file of a model and the component: it starts with the model in memory
+    Bake(Bake),
     /// Measure how fast a model is on this machine
     Bench(Bench),
     /// Show what is in a model (.gguf) or a component (.wasm)
     Inspect(Inspect),
+    /// Look at what was baked and compiled before, or delete it
+    #[command(subcommand)]
+    Cache(Cache),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List the entries, the last used first
+    Ls {
+        /// Print one JSON object
+        #[arg(long, env = "WAFER_JSON")]
+        json: bool,
+    },
+    /// Delete all entries
+    Clear,
 }
 
 #[derive(Debug, Args)]
@@ -60,7 +77,7 @@ pub(crate) struct Logging {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// GGUF file, or a directory with one in it [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
+    /// GGUF file, a directory with one in it, or a baked component (.wasm, .cwasm) [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
@@ -81,7 +98,22 @@ pub(crate) struct Serve {
     pub(crate) drain_seconds: u64,
 
     #[command(flatten)]
+    pub(crate) code: Code,
+
+    #[command(flatten)]
     pub(crate) instance: Instance,
+}
+
+/// Where code comes from that was compiled before.
+#[derive(Debug, Args)]
+pub(crate) struct Code {
+    /// Load compiled code (.cwasm) from outside the cache; it can do whatever this program can
+    #[arg(long, env = "WAFER_TRUST")]
+    pub(crate) trust: bool,
+
+    /// What baked and compiled models may take of the disk; those not used for longest go first
+    #[arg(long, env = "WAFER_CACHE_SIZE", value_name = "SIZE", default_value = "8GiB")]
+    pub(crate) cache_size: ByteSize,
 }
 
 /// Limits of one guest.
@@ -100,9 +132,9 @@ pub(crate) struct Instance {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// GGUF file, or a directory with one in it [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
+    /// GGUF file, a directory with one in it, or a baked component (.wasm, .cwasm) [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
     ///
-    /// The first argument is the model when it names an existing path or ends in .gguf; otherwise it
+    /// The first argument is the model when it names an existing path or ends in .gguf, .wasm or .cwasm; otherwise it
     /// is the prompt.
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<String>,
@@ -117,6 +149,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+
+    #[command(flatten)]
+    pub(crate) code: Code,
 
     #[command(flatten)]
     pub(crate) instance: Instance,
@@ -172,6 +207,69 @@ pub(crate) struct Health {
     /// Server to ask [default: the one that `wafer serve` starts in this environment]
     #[arg(value_name = "URL", env = "WAFER_HEALTH_URL")]
     pub(crate) url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bake {
+    /// GGUF file, or a directory with one in it [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// The file to write
+    #[arg(short, long, env = "WAFER_OUTPUT", value_name = "APP.wasm")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+
+    /// The hosts that the result is for
+    #[arg(long, env = "WAFER_WORLD", value_enum, default_value = "portable", value_name = "WORLD")]
+    pub(crate) world: World,
+
+    /// Compile it too, to APP.cwasm: for this processor, or to APP.TRIPLE.cwasm for another
+    #[arg(
+        long,
+        env = "WAFER_COMPILE",
+        value_name = "TRIPLE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    pub(crate) compile: Option<String>,
+
+    /// Generate a token with the result before it gets its name
+    #[arg(long, env = "WAFER_CHECK")]
+    pub(crate) check: bool,
+
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+}
+
+/// What a model is set up with when it is baked.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// The id that requests name the model by [default: the file's name]
+    #[arg(long, env = "WAFER_NAME", value_name = "ID")]
+    pub(crate) name: Option<String>,
+
+    /// What requests get that do not say otherwise, as in temperature=0.7,max_tokens=200
+    #[arg(long, env = "WAFER_DEFAULTS", value_name = "NAME=VALUE,…")]
+    pub(crate) defaults: Option<String>,
+
+    /// System message of chats that bring none; its part of every prompt is computed now
+    #[arg(long, env = "WAFER_SYSTEM", value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+}
+
+/// The worlds of wit/ that a component can be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum World {
+    /// Every host of WASI 0.2 HTTP components
+    Portable,
+    /// Spin, kept warm
+    Spin,
+    /// The host's own maths
+    Accelerated,
 }
 
 /// Where the model's maths is done.
@@ -280,6 +378,12 @@ mod tests {
             "health",
             "health http://127.0.0.1:1/health",
             "inspect x.gguf --json",
+            "serve app.cwasm --trust --cache-size 1GiB",
+            "cache ls --json",
+            "cache clear",
+            "bake -o a.wasm",
+            "bake m.gguf -o a.wasm --name n --defaults temperature=0 --system s --compile --check",
+            "bake m.gguf -o a.wasm --compile=aarch64-unknown-linux-gnu",
             "bench",
             "bench x.gguf --engine native --threads 2 --prefill 1 --decode 1 --rounds 1 --json",
         ] {
@@ -304,7 +408,7 @@ mod tests {
             ("bench --engine gpu", ErrorKind::InvalidValue),
             ("bench --rounds 0", ErrorKind::ValueValidation),
             ("inspect", ErrorKind::MissingRequiredArgument),
-            ("bake x", ErrorKind::InvalidSubcommand),
+            ("bake x", ErrorKind::MissingRequiredArgument),
         ] {
             assert_eq!(parse(arguments).err(), Some(kind), "{arguments}");
         }

@@ -4,6 +4,8 @@
 //! [`Environment`], so that the tables below can be tested. The filesystem is asked one question:
 //! whether the first argument of `wafer run` exists.
 
+mod bake;
+
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +15,8 @@ use std::time::Duration;
 
 use crate::cli;
 use crate::runtime::bindings::generator::Options;
+
+pub(crate) use bake::{Bake, Target};
 
 const DEFAULT_PORT: u16 = 8080;
 
@@ -92,8 +96,24 @@ pub(crate) struct Serve {
     pub(crate) max_concurrency: NonZeroUsize,
     pub(crate) request_timeout: Duration,
     pub(crate) drain: Duration,
+    pub(crate) code: Code,
     /// Bytes of linear memory per instance.
     pub(crate) instance_memory: u64,
+}
+
+/// Where code comes from that was compiled before.
+#[derive(Clone, Debug)]
+pub(crate) struct Code {
+    /// Whether compiled code is loaded from outside the cache.
+    pub(crate) trust: bool,
+    /// Bytes that the cache may have.
+    pub(crate) cache_size: u64,
+}
+
+impl From<cli::Code> for Code {
+    fn from(typed: cli::Code) -> Self {
+        Code { trust: typed.trust, cache_size: typed.cache_size.as_u64() }
+    }
 }
 
 impl Serve {
@@ -111,6 +131,7 @@ impl Serve {
             max_concurrency: typed.max_concurrency.unwrap_or_else(cores),
             request_timeout: Duration::from_secs(typed.request_timeout),
             drain: Duration::from_secs(typed.drain_seconds),
+            code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
         })
     }
@@ -125,6 +146,7 @@ pub(crate) struct Run {
     /// The chat's system message.
     pub(crate) system: Option<String>,
     pub(crate) options: Options,
+    pub(crate) code: Code,
     /// Bytes of linear memory.
     pub(crate) instance_memory: u64,
     /// Statistics on stderr.
@@ -147,6 +169,7 @@ impl Run {
             prompt,
             system: typed.system,
             options: options(typed.sampling),
+            code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
             verbose,
         })
@@ -206,7 +229,7 @@ pub(crate) fn health_url(typed: cli::Health, environment: &Environment) -> anyho
 /// Whether a lone argument is a model; anything else is a prompt.
 fn names_a_model(argument: &str) -> bool {
     let path = Path::new(argument);
-    path.extension().is_some_and(|e| e == "gguf") || path.exists()
+    path.extension().is_some_and(|e| e == "gguf" || e == "wasm" || e == "cwasm") || path.exists()
 }
 
 /// The component's record of the same names.

@@ -7,12 +7,14 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
 use wafer_engine::gguf::{Gguf, Metadata};
 use wasmparser::{Chunk, Encoding, Parser, Payload};
 
+use crate::bake::Facts;
 use crate::report::WithHint;
 
 /// Prints what is in the file.
@@ -58,6 +60,8 @@ struct Model {
 /// A WebAssembly component.
 #[derive(Debug, Serialize)]
 struct Component {
+    /// What it says of the model that is baked into it.
+    model: Option<Facts>,
     imports: Vec<String>,
     exports: Vec<String>,
     /// Bytes.
@@ -70,6 +74,9 @@ fn look(mut file: impl Read + Seek, size: u64) -> anyhow::Result<Found> {
     file.rewind()?;
     if magic == b"\0asm" {
         return Ok(Found::Component(component(file, size)?));
+    }
+    if magic == b"\x7fELF" {
+        bail!("it is compiled code, which says nothing of itself; look at the .wasm that it was made from");
     }
     let model = model(file, size);
     if magic == b"GGUF" {
@@ -119,7 +126,8 @@ fn text(metadata: &Metadata, key: &str) -> Option<String> {
 fn component(mut file: impl Read, size: u64) -> anyhow::Result<Component> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    let mut component = Component { imports: Vec::new(), exports: Vec::new(), size };
+    let model = Facts::find(&bytes);
+    let mut component = Component { model, imports: Vec::new(), exports: Vec::new(), size };
     let mut parser = Parser::new(0);
     let mut rest = bytes.as_slice();
     loop {
@@ -184,14 +192,35 @@ impl Model {
             ("tensors", self.tensors.to_string()),
             ("size", ByteSize(self.size).to_string()),
         ];
-        let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<14}{value}")).collect();
+        let lines: Vec<String> = rows.iter().map(|(name, value)| row(name, value)).collect();
         lines.join("\n")
     }
 }
 
+fn row(name: &str, value: impl Display) -> String {
+    format!("{name:<14}{value}")
+}
+
+/// A baked model.
+fn model_lines(facts: &Facts) -> Vec<String> {
+    let mut lines = vec![
+        row("model", &facts.id),
+        row("architecture", &facts.architecture),
+        row("context", facts.context_length),
+        row("vocabulary", facts.vocabulary_size),
+    ];
+    lines.extend(facts.weights_bytes.map(|bytes| row("weights", ByteSize(bytes))));
+    lines.extend(facts.defaults.iter().map(|defaults| row("defaults", defaults)));
+    // On one line, whatever it holds.
+    lines.extend(facts.system.iter().map(|system| row("system", format!("{system:?}"))));
+    lines.push(row("baked by", format!("wafer {}", facts.wafer)));
+    lines
+}
+
 impl Component {
     fn to_text(&self) -> String {
-        let mut lines = vec![format!("size          {}", ByteSize(self.size))];
+        let mut lines: Vec<String> = self.model.iter().flat_map(model_lines).collect();
+        lines.push(row("size", ByteSize(self.size)));
         for (name, list) in [("exports", &self.exports), ("imports", &self.imports)] {
             lines.push(name.to_owned());
             lines.extend(list.iter().map(|item| format!("  {item}")));

@@ -5,6 +5,7 @@
 //! Data goes to stdout, everything else to stderr.
 
 mod answer;
+mod bake;
 mod bench;
 mod body;
 mod cache;
@@ -44,7 +45,10 @@ fn main() -> ExitCode {
         }
         Command::Run(typed) => run::run(used(config::Run::new(typed, &environment, logging.verbose))),
         Command::Health(typed) => health::health(&used(config::health_url(typed, &environment))),
+        Command::Bake(typed) => bake::bake(used(config::Bake::new(typed, &environment))),
         Command::Bench(typed) => bench::bench(&config::Bench::new(typed, &environment)),
+        Command::Cache(cli::Cache::Ls { json }) => cache::list(json),
+        Command::Cache(cli::Cache::Clear) => cache::clear(),
         Command::Inspect(typed) => inspect::inspect(&typed.file, typed.json),
     };
     match result {

@@ -5,8 +5,10 @@
 
 use anyhow::{Context, bail};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::config::Model;
 use crate::embedded;
@@ -43,6 +45,15 @@ impl Mount {
     pub(crate) fn file(&self) -> Option<PathBuf> {
         let name = self.guest_path.strip_prefix(GUEST_DIRECTORY)?.strip_prefix('/')?;
         Some(self.directory.join(name))
+    }
+
+    /// Lets a guest see the directory, and know where the model is.
+    pub(crate) fn show(&self, wasi: &mut WasiCtxBuilder) -> anyhow::Result<()> {
+        wasi.preopened_dir(&self.directory, GUEST_DIRECTORY, FsPerms::ReadOnly)
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("cannot open {}", self.directory.display()))?
+            .env("MODEL_PATH", &self.guest_path);
+        Ok(())
     }
 
     fn demo() -> anyhow::Result<Self> {
@@ -89,6 +100,13 @@ impl Mount {
             _temporary: None,
         })
     }
+}
+
+/// Whether a file begins as WebAssembly does. What cannot be read is for others to report.
+pub(crate) fn is_webassembly(path: &Path) -> bool {
+    let mut magic = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    read.is_ok() && magic == b"\0asm"
 }
 
 #[cfg(test)]

@@ -11,8 +11,7 @@ use tokio::signal::unix::Signal;
 
 use crate::chat;
 use crate::config::Run;
-use crate::load::{Loaded, Progress, load};
-use crate::model::Mount;
+use crate::load::{Loaded, load};
 use crate::runtime::bindings::generator::{Ending, Event, Options, Prompt};
 use crate::runtime::{Generation, Guest, executor};
 use crate::signals;
@@ -21,11 +20,8 @@ use crate::signals;
 pub(crate) fn run(config: Run) -> anyhow::Result<()> {
     executor("guest")?.block_on(async move {
         let started = Instant::now();
-        let mount = Mount::new(&config.model)?;
-        let progress = Progress::start(&mount);
-        // The runtime keeps the model's directory for as long as it lives.
-        let Loaded { runtime: _runtime, guest, model } = load(mount, config.instance_memory).await?;
-        drop(progress);
+        let Loaded { guest, model, .. } =
+            load(&config.model, &config.code, config.instance_memory, None).await?;
         if config.verbose {
             eprintln!(
                 "{} ({}, context {}) loaded in {:.2} s",

@@ -7,31 +7,30 @@
 //!
 //! Without a model directory the component is expected to carry its model.
 
+mod engine;
+mod state;
+
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::Full;
 use std::fmt::Display;
-use std::thread;
-use std::time::Duration;
 use tokio::sync::oneshot;
-use wasmtime::component::{Component, Linker, ResourceAny, ResourceTable};
-use wasmtime::{Config, Engine, ResourceLimiter, Store};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime::component::{Component, Linker, ResourceAny};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{
-    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
 
 use crate::cache::Cache;
-use crate::model::{GUEST_DIRECTORY, Mount};
+use crate::model::Mount;
 use crate::output::Output;
 use crate::trap::Trap;
 
 use bindings::generator::{Error, Event, ModelInfo, Options, Prompt};
 
-/// How long a guest runs before others get its thread.
-const TIME_SLICE: Duration = Duration::from_millis(5);
+pub(crate) use engine::{engine, executor, foreign, pooled};
+pub(crate) use state::{State, Stopped};
 
 /// The types of wit/wafer.wit; those of WASI are wasmtime's own.
 pub(crate) mod bindings {
@@ -62,20 +61,18 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Compiles a component; every instance may use `memory` bytes.
     pub(crate) fn new(wasm: &[u8], model: Option<Mount>, memory: u64) -> anyhow::Result<Self> {
-        let engine = Engine::new(Config::new().epoch_interruption(true))
-            .map_err(anyhow::Error::from)
-            .context("cannot set up WebAssembly")?;
-        let component =
-            compile(&engine, wasm).map_err(anyhow::Error::from).context("cannot compile the component")?;
-        let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-        let pre = linker
-            .instantiate_pre(&component)
+        let engine = engine()?;
+        let component = compile(&engine, wasm)?;
+        Self::of(&component, model, memory)
+    }
+
+    /// Of a component that is compiled.
+    pub(crate) fn of(component: &Component, model: Option<Mount>, memory: u64) -> anyhow::Result<Self> {
+        let pre = linker(component.engine())?
+            .instantiate_pre(component)
             .and_then(bindings::PortablePre::new)
             .map_err(anyhow::Error::from)
             .context("the component is not of world wafer:inference/portable")?;
-        end_time_slices(&engine)?;
         Ok(Runtime { pre, model, memory })
     }
 
@@ -88,23 +85,9 @@ impl Runtime {
             // Guests have threads of their own, where waiting for the disk holds nobody up.
             .allow_blocking_current_thread(true);
         if let Some(model) = &self.model {
-            wasi.preopened_dir(&model.directory, GUEST_DIRECTORY, FsPerms::ReadOnly)
-                .map_err(anyhow::Error::from)
-                .with_context(|| format!("cannot open {}", model.directory.display()))?
-                .env("MODEL_PATH", &model.guest_path);
+            model.show(&mut wasi)?;
         }
-        let state = State {
-            wasi: wasi.build(),
-            http: WasiHttpCtx::new(),
-            no_network: NoNetwork,
-            table: ResourceTable::new(),
-            memory: MemoryLimit { bytes: self.memory, refused: None },
-            stderr,
-        };
-        let mut store = Store::new(self.pre.engine(), state);
-        store.limiter(|state| &mut state.memory);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        let mut store = store(self.pre.engine(), State::new(wasi.build(), self.memory, stderr));
         match self.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Guest { store, exports }),
             Err(error) => Err(explain(&store, error).into()),
@@ -112,44 +95,33 @@ impl Runtime {
     }
 }
 
+/// Everything that a component may import.
+pub(crate) fn linker(engine: &Engine) -> anyhow::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+/// A store whose guest keeps to its limits.
+pub(crate) fn store(engine: &Engine, state: State) -> Store<State> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    store
+}
+
 /// Compiles, or finds what was compiled before; a cache that cannot be used costs time only.
-fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
-    match Cache::open() {
-        Ok(cache) => cache.compile(engine, wasm),
+pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> anyhow::Result<Component> {
+    let compiled = match Cache::open(u64::MAX) {
+        Ok(cache) => cache.compile(engine, "the component without a model", wasm),
         Err(error) => {
             tracing::info!("compiled components are not cached: {error:#}");
-            Component::new(engine, wasm)
+            Component::new(engine, wasm).map_err(anyhow::Error::from)
         }
-    }
-}
-
-/// Threads that run guests or serve them, named `name`.
-///
-/// Guests are tasks that use their whole time slice, so timers and sockets are looked at after every
-/// task instead of, as tokio does by default, after 61 of them: 300 ms of guests.
-pub(crate) fn executor(name: &str) -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .thread_name(name)
-        .event_interval(1)
-        .enable_all()
-        .build()
-        .context("cannot start threads")
-}
-
-/// Ends all guests' time slices at a steady pace, for as long as the engine is in use.
-fn end_time_slices(engine: &Engine) -> anyhow::Result<()> {
-    let engine = engine.weak();
-    thread::Builder::new()
-        .name("epochs".to_owned())
-        .spawn(move || {
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                thread::sleep(TIME_SLICE);
-            }
-        })
-        .context("cannot start a thread")?;
-    Ok(())
+    };
+    compiled.context("cannot compile the component")
 }
 
 /// One instance of the component with all that belongs to it.
@@ -228,71 +200,11 @@ impl Guest {
 }
 
 /// Why a guest stopped, in the order of how much each account says.
-fn explain(store: &Store<State>, error: wasmtime::Error) -> Trap {
+pub(crate) fn explain(store: &Store<State>, error: wasmtime::Error) -> Trap {
     let state = store.data();
     Trap::new(
         error,
         state.memory.refused.map(|wanted| (wanted, state.memory.bytes)),
         state.stderr.last_line(),
     )
-}
-
-/// What a guest has.
-struct State {
-    wasi: WasiCtx,
-    http: WasiHttpCtx,
-    no_network: NoNetwork,
-    table: ResourceTable,
-    memory: MemoryLimit,
-    stderr: Output,
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-impl WasiHttpView for State {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.no_network }
-    }
-}
-
-/// Refuses a guest's own requests.
-struct NoNetwork;
-
-type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>);
-
-impl WasiHttpHooks for NoNetwork {
-    fn send_request(
-        &mut self,
-        _: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
-        _: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, HttpError>> + Send> {
-        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
-    }
-}
-
-/// Bounds linear memory and remembers what did not fit, so that the reason of a trap can be told.
-struct MemoryLimit {
-    bytes: u64,
-    /// The size of memory that the guest wanted and did not get, bytes.
-    refused: Option<u64>,
-}
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let desired = desired as u64;
-        let fits = desired <= self.bytes && maximum.is_none_or(|maximum| desired <= maximum as u64);
-        if !fits {
-            self.refused = Some(desired);
-        }
-        Ok(fits)
-    }
-
-    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(maximum.is_none_or(|maximum| desired <= maximum))
-    }
 }

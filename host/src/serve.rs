@@ -12,15 +12,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::answer::Server;
+use crate::answer::{SHORT_REQUESTS, Server};
 use crate::config::Serve;
-use crate::load::{Loaded, Progress, load};
+use crate::load::{Loaded, load};
 use crate::logs;
-use crate::model::Mount;
 use crate::report::WithHint;
 use crate::runtime::executor;
 use crate::signals::Stop;
@@ -46,10 +46,12 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().context("cannot read the address that is listened on")?;
 
-    let mount = Mount::new(&config.model)?;
-    let progress = Progress::start(&mount);
-    // On a guest's thread: compiling and loading take seconds in which a signal has to be heard.
-    let loading = guests.spawn(load(mount, config.instance_memory));
+    // On a guest's thread: baking and compiling take seconds in which a signal has to be heard.
+    let loading = guests.spawn({
+        let (model, code, memory) = (config.model.clone(), config.code.clone(), config.instance_memory);
+        let instances = instances(config.max_concurrency);
+        async move { load(&model, &code, memory, Some(instances)).await }
+    });
     let Loaded { runtime, model, .. } = tokio::select! {
         loaded = loading => loaded.context("loading the model broke off")??,
         signal = stop.received() => {
@@ -57,8 +59,6 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
             return Ok(());
         }
     };
-    drop(progress);
-
     announce(format, &format!("listening on http://{address}"));
     announce(
         format,
@@ -67,6 +67,12 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
     let drain = config.drain;
     let server = Arc::new(Server::new(config, Arc::new(runtime), guests));
     accept(listener, server, drain, &mut stop).await
+}
+
+/// How many instances can be alive: generations, short requests, and the one of the start.
+fn instances(generations: NonZeroUsize) -> NonZeroU32 {
+    let all = generations.get().saturating_add(SHORT_REQUESTS + 1);
+    NonZeroU32::try_from(NonZeroUsize::new(all).unwrap_or(generations)).unwrap_or(NonZeroU32::MAX)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

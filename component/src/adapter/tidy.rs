@@ -20,10 +20,16 @@ static PREPARING: AtomicBool = AtomicBool::new(false);
 /// Runs `work` and leaves nothing behind but what it keeps.
 pub(super) fn tidily<T>(work: impl FnOnce() -> T) -> T {
     PREPARING.store(true, Ordering::Relaxed);
-    let result = work();
+    let result = apart(work);
     wipe_stack();
     PREPARING.store(false, Ordering::Relaxed);
     result
+}
+
+/// Calls `work` in a frame of its own, below this one, where it will be wiped.
+#[inline(never)]
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 struct Tidy;
@@ -46,6 +52,8 @@ unsafe impl GlobalAlloc for Tidy {
         unsafe {
             if PREPARING.load(Ordering::Relaxed) {
                 ptr::write_bytes(block, 0, layout.size());
+                // Otherwise the compiler sees that a block is written to that is released, and does not write.
+                black_box(block);
             }
             System.dealloc(block, layout);
         }
@@ -79,12 +87,14 @@ unsafe extern "C" {
 /// Overwrites the part of the stack that returned functions used.
 #[inline(never)]
 fn wipe_stack() {
-    /// What this function's own frame may take, bytes.
-    const FRAME: usize = 256;
+    /// Frames begin at a multiple of this, bytes.
+    const ALIGNMENT: usize = 16;
     let here = black_box(0_u8);
+    let frame = &raw const here as usize / ALIGNMENT * ALIGNMENT;
     let low = &raw const __stack_low;
-    let used = (&raw const here as usize).saturating_sub(FRAME).saturating_sub(low as usize);
-    // SAFETY: from the stack's end up to below this frame nobody owns anything: functions that return have no
-    // variables, and none is called from here.
+    let used = frame.saturating_sub(low as usize);
+    // SAFETY: from the stack's end up to this frame nobody owns anything: functions that returned have no
+    // variables any more, and none is called from here.
     unsafe { ptr::write_bytes(low.cast_mut(), 0, used) };
+    black_box(low);
 }

@@ -1,0 +1,217 @@
+//! `wafer bake`: a model and the component become one file that starts with its model in memory.
+//!
+//! The component is started once, loads the model, and is written down with its memory as it is then
+//! (`snapshot`). Nothing is left to read at run time. The same inputs give the same bytes. Files
+//! appear whole under their names or not at all.
+
+mod facts;
+mod size;
+mod snapshot;
+
+use anyhow::{Context, bail};
+use bytesize::ByteSize;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tempfile::NamedTempFile;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::config::{Bake, Target};
+use crate::load::Progress;
+use crate::model::Mount;
+use crate::report::WithHint;
+use crate::runtime::bindings::generator::{Event, Prompt};
+use crate::runtime::{self, Runtime, executor};
+use crate::signals::Stop;
+
+pub(crate) use facts::Facts;
+
+/// Variables of the guest's environment, read when it loads its model.
+const MODEL_ID: &str = "MODEL_ID";
+const DEFAULTS: &str = "WAFER_DEFAULTS";
+const SYSTEM: &str = "WAFER_SYSTEM";
+
+/// What a model is set up with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// The id that requests name it by; the file's name if none.
+    pub(crate) name: Option<String>,
+    /// What requests get that do not say otherwise, `name=value,…`; checked by the component.
+    pub(crate) defaults: Option<String>,
+    /// The system message of chats that bring none.
+    pub(crate) system: Option<String>,
+}
+
+impl Setup {
+    fn variables(&self) -> Vec<(&'static str, &str)> {
+        let all = [(MODEL_ID, &self.name), (DEFAULTS, &self.defaults), (SYSTEM, &self.system)];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+}
+
+/// A component with its model.
+pub(crate) struct Baked {
+    pub(crate) wasm: Vec<u8>,
+    pub(crate) facts: Facts,
+}
+
+/// Bakes the model at `mount` into `component`.
+pub(crate) async fn baked(
+    engine: &Engine,
+    component: &[u8],
+    mount: &Mount,
+    setup: &Setup,
+    progress: &Progress,
+) -> anyhow::Result<Baked> {
+    let weights_bytes = size::weights(mount)?;
+    size::check(weights_bytes.unwrap_or(0), component.len() as u64)?;
+    let prepared = snapshot::prepare(engine, component, mount, &setup.variables()).await?;
+    let facts = Facts {
+        id: prepared.model.id.clone(),
+        architecture: prepared.model.architecture.clone(),
+        context_length: prepared.model.context_length,
+        vocabulary_size: prepared.model.vocabulary_size,
+        weights_bytes,
+        defaults: setup.defaults.clone(),
+        system: setup.system.clone(),
+        wafer: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    progress.phase("packing");
+    let mut wasm = prepared.write().await?;
+    size::check_baked(wasm.len())?;
+    facts.append(&mut wasm)?;
+    Ok(Baked { wasm, facts })
+}
+
+/// Bakes, and writes what was asked for.
+pub(crate) fn bake(config: Bake) -> anyhow::Result<()> {
+    executor("bake")?.block_on(async {
+        let mut stop = Stop::listen()?;
+        let work = tokio::spawn(work(config));
+        tokio::select! {
+            done = work => done.context("baking broke off")?,
+            // Files without a name yet are deleted when the work is dropped, with its threads.
+            signal = stop.received() => bail!("{signal}: stopped, nothing was written"),
+        }
+    })
+}
+
+async fn work(config: Bake) -> anyhow::Result<()> {
+    let started = Instant::now();
+    refuse_components(&config)?;
+    let mount = Mount::new(&config.model)?;
+    let progress = Progress::start(&mount);
+    let engine = runtime::engine()?;
+    let Baked { wasm, facts } = baked(&engine, config.world.component(), &mount, &config.setup, &progress)
+        .await
+        .with_context(|| format!("cannot bake {}", mount.name))?;
+
+    progress.phase("writing");
+    let mut files = vec![Written::new(config.output.clone(), &wasm)?];
+    if config.check {
+        progress.phase("checking");
+        let component = Component::new(&engine, &wasm).map_err(anyhow::Error::from)?;
+        check(&component, config.instance_memory).await.context("the baked component does not work")?;
+    }
+    if let Some(target) = &config.compile {
+        progress.phase("compiling");
+        let engine = match target {
+            Target::Host => engine,
+            Target::Other(triple) => runtime::foreign(triple)?,
+        };
+        let code = engine.precompile_component(&wasm).map_err(anyhow::Error::from);
+        files
+            .push(Written::new(target.file(&config.output), &code.context("cannot compile the component")?)?);
+    }
+    // A signal ends the work where it waits: here at the latest.
+    tokio::task::yield_now().await;
+    drop(progress);
+    for file in files {
+        eprintln!("{}", file.keep()?);
+    }
+    let weights = facts.weights_bytes.map(|bytes| format!(", {} of it weights", exact(bytes)));
+    eprintln!(
+        "{} ({}, context {}) is {}{}, baked in {:.1} s",
+        facts.id,
+        facts.architecture,
+        facts.context_length,
+        exact(wasm.len() as u64),
+        weights.unwrap_or_default(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// A size for people and for those who compute with it.
+fn exact(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", ByteSize(bytes))
+}
+
+/// What is baked already cannot be baked again.
+fn refuse_components(config: &Bake) -> anyhow::Result<()> {
+    let crate::config::Model::Path(path) = &config.model else { return Ok(()) };
+    if !crate::model::is_webassembly(path) {
+        return Ok(());
+    }
+    let name = path.display();
+    let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let refused = || -> anyhow::Result<()> {
+        match Facts::find(&bytes) {
+            Some(facts) => bail!("{name} is a component with the model {} baked into it", facts.id),
+            None => bail!("{name} is WebAssembly, not a model"),
+        }
+    };
+    refused().hint("name a model, a .gguf file; the component is part of this program")
+}
+
+/// Lets a baked component generate one token.
+async fn check(component: &Component, memory: u64) -> anyhow::Result<()> {
+    let mut guest = Runtime::of(component, None, memory)?.instantiate(&"check").await?;
+    let options = crate::config::options(crate::cli::Sampling { max_tokens: Some(1), ..Default::default() });
+    let generation = guest.start(&Prompt::Text("a".into()), &options).await?;
+    while let Some(event) = guest.next(generation).await? {
+        if matches!(event, Event::Token(_)) {
+            return Ok(());
+        }
+    }
+    bail!("it generated no token")
+}
+
+/// A file that is complete, but does not have its name yet.
+struct Written {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Written {
+    fn new(path: PathBuf, bytes: &[u8]) -> anyhow::Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let written = || -> std::io::Result<NamedTempFile> {
+            let mut file = tempfile::Builder::new().prefix(".wafer-").tempfile_in(directory)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let size = bytes.len() as u64;
+        let file =
+            written().with_context(|| format!("cannot write {} ({})", path.display(), ByteSize(size)))?;
+        Ok(Written { file, path })
+    }
+
+    /// Gives the file its name, and returns a line that says so.
+    fn keep(self) -> anyhow::Result<String> {
+        use std::os::unix::fs::PermissionsExt;
+        let name = self.path.display().to_string();
+        let size = self.file.as_file().metadata().map(|metadata| metadata.len());
+        // Temporary files are closed to others, which results need not be.
+        let mode = fs::Permissions::from_mode(0o644);
+        self.file.as_file().set_permissions(mode).with_context(|| format!("cannot open {name} to others"))?;
+        self.file.persist(&self.path).with_context(|| format!("cannot write {name}"))?;
+        Ok(format!("wrote {name}, {}", exact(size.unwrap_or_default())))
+    }
+}

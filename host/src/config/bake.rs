@@ -1,0 +1,98 @@
+//! What `wafer bake` needs: the model, the component to bake it into, and what to make of the two.
+
+use anyhow::bail;
+use std::path::{Path, PathBuf};
+
+use super::{Environment, Model};
+use crate::bake::Setup;
+use crate::{cli, embedded};
+
+/// `wafer bake`.
+#[derive(Debug)]
+pub(crate) struct Bake {
+    pub(crate) model: Model,
+    /// The file to write.
+    pub(crate) output: PathBuf,
+    pub(crate) setup: Setup,
+    pub(crate) world: World,
+    /// What to compile for; none is not at all.
+    pub(crate) compile: Option<Target>,
+    /// Whether a token is generated first.
+    pub(crate) check: bool,
+    /// Bytes of linear memory for that.
+    pub(crate) instance_memory: u64,
+}
+
+/// A component that a model can be baked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum World {
+    /// `wafer:inference/portable`.
+    Portable,
+}
+
+impl World {
+    /// The component's bytes.
+    pub(crate) fn component(self) -> &'static [u8] {
+        match self {
+            World::Portable => embedded::COMPONENT,
+        }
+    }
+}
+
+/// What code is compiled for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// This processor, with all that it has.
+    Host,
+    /// Another one, by its triple.
+    Other(String),
+}
+
+impl Target {
+    /// Where the code is written, beside the component.
+    pub(crate) fn file(&self, component: &Path) -> PathBuf {
+        match self {
+            Target::Host => component.with_extension("cwasm"),
+            Target::Other(triple) => component.with_extension(format!("{triple}.cwasm")),
+        }
+    }
+}
+
+impl Bake {
+    /// Joins flags, environment and defaults.
+    pub(crate) fn new(typed: cli::Bake, environment: &Environment) -> anyhow::Result<Self> {
+        let cli::Setup { name, defaults, system } = typed.setup;
+        let present = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Ok(Bake {
+            model: typed.model.map_or_else(|| environment.model(), Model::Path),
+            output: typed.output,
+            setup: Setup { name: present(name), defaults: present(defaults), system: present(system) },
+            world: match typed.world {
+                cli::World::Portable => World::Portable,
+                cli::World::Spin => bail!("--world spin is not there yet, portable is"),
+                cli::World::Accelerated => bail!("--world accelerated is not there yet, portable is"),
+            },
+            compile: typed.compile.map(|triple| match triple.as_str() {
+                "" => Target::Host,
+                _ => Target::Other(triple),
+            }),
+            check: typed.check,
+            instance_memory: typed.instance.instance_memory.as_u64(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiled_code_lies_beside_the_component() {
+        let triple = Target::Other("aarch64-unknown-linux-gnu".into());
+        for (target, expected) in
+            [(Target::Host, "out/app.cwasm"), (triple, "out/app.aarch64-unknown-linux-gnu.cwasm")]
+        {
+            assert_eq!(target.file(Path::new("out/app.wasm")), Path::new(expected));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a guest has: its view of the system, and its limits.
+//!
+//! No outgoing HTTP. Memory is bounded, and what did not fit is remembered, so that the reason of a trap
+//! can be told.
+
+use std::time::Duration;
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use crate::output::Output;
+
+/// The state of a store.
+pub(crate) struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    no_network: NoNetwork,
+    table: ResourceTable,
+    pub(crate) memory: MemoryLimit,
+    pub(crate) stderr: Output,
+}
+
+impl State {
+    /// A guest with `memory` bytes at most. `stderr` is the stream that `wasi` has.
+    pub(crate) fn new(wasi: WasiCtx, memory: u64, stderr: Output) -> Self {
+        State {
+            wasi,
+            http: WasiHttpCtx::new(),
+            no_network: NoNetwork,
+            table: ResourceTable::new(),
+            memory: MemoryLimit { bytes: memory, granted: 0, refused: None },
+            stderr,
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.no_network }
+    }
+}
+
+/// Refuses a guest's own requests.
+struct NoNetwork;
+
+type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>);
+
+impl WasiHttpHooks for NoNetwork {
+    fn send_request(
+        &mut self,
+        _: http::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, HttpError>> + Send> {
+        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
+    }
+}
+
+/// Bounds linear memory.
+pub(crate) struct MemoryLimit {
+    pub(crate) bytes: u64,
+    /// The size of the largest memory that there is, bytes.
+    pub(crate) granted: u64,
+    /// The size of memory that the guest wanted and did not get, bytes.
+    pub(crate) refused: Option<u64>,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let desired = desired as u64;
+        let fits = desired <= self.bytes && maximum.is_none_or(|maximum| desired <= maximum as u64);
+        if fits {
+            self.granted = self.granted.max(desired);
+        } else {
+            self.refused = Some(desired);
+        }
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(maximum.is_none_or(|maximum| desired <= maximum))
+    }
+}
+
+/// A clock that stands still, at the beginning of its time: what is baked must not depend on when.
+pub(crate) struct Stopped;
+
+impl HostWallClock for Stopped {
+    fn resolution(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl HostMonotonicClock for Stopped {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
