@@ -1,9 +1,10 @@
 //! The blueprint of a decoder: sizes, and the few places where model families differ, as data.
 //!
-//! One decoder serves every family; [`gguf`](Config::from_gguf) reads the blueprint from a file's metadata. A
-//! family whose difference does not fit here is refused by name.
+//! One decoder serves every family; [`gguf`](Config::from_gguf) reads the blueprint from a file's metadata,
+//! `hf` from a config.json. A family whose difference does not fit here is refused by name.
 
 mod gguf;
+mod hf;
 mod rope;
 
 pub use rope::{Rope, RopePairs};
@@ -91,20 +92,19 @@ pub enum Activation {
 }
 
 /// A sliding window over the positions that attention sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Positions seen, the own one included.
     pub length: usize,
-    /// Every `period`-th layer sees all positions; 0: none does.
-    pub period: usize,
+    /// Which layers have it, `[layers]`; the others see all positions.
+    pub sliding: Vec<bool>,
 }
 
 impl Config {
     /// The window of layer `layer`, if it has one.
     pub fn window_of(&self, layer: usize) -> Option<usize> {
-        let window = self.window?;
-        let full = window.period > 0 && (layer + 1).is_multiple_of(window.period);
-        (!full).then_some(window.length)
+        let window = self.window.as_ref()?;
+        window.sliding.get(layer)?.then_some(window.length)
     }
 
     /// Length of all query heads together.
@@ -118,7 +118,7 @@ impl Config {
     }
 
     /// Refuses sizes that no model has, so that later arithmetic cannot overflow.
-    fn check(self) -> Result<Self> {
+    pub(crate) fn check(self) -> Result<Self> {
         let bounds = [
             ("layers", self.layers, limits::LAYERS),
             ("embedding length", self.dim, limits::DIM),

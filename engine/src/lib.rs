@@ -3,7 +3,7 @@
 //! [`Config`] is a model's blueprint, [`Model`] its immutable weights, [`Session`] the mutable state of one
 //! sequence (its KV cache). [`Model::forward`] takes a batch of sequences through the decoder.
 //!
-//! The crate compiles to native code and to WebAssembly. It does no I/O beyond `Read + Seek`, and knows no
+//! The crate compiles to native code and to WebAssembly. It reads models from files and does no other I/O; it knows no
 //! tokens' texts, no templates, no HTTP. Its arithmetic has one result on every machine: integer dot
 //! products, one order of summation, no fused multiply-add.
 
@@ -11,6 +11,7 @@ pub mod config;
 mod error;
 mod forward;
 pub mod gguf;
+pub mod hf;
 pub mod kernels;
 mod load;
 mod model;
@@ -21,7 +22,8 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use forward::{Batch, Workspace};
 pub use gguf::Gguf;
-pub use load::Progress;
+pub use hf::Folder;
+pub use load::{Progress, Quantize};
 pub use model::Model;
 pub use pool::Pool;
 pub use session::Session;

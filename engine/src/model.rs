@@ -5,8 +5,9 @@ use std::io::{Read, Seek};
 use crate::config::{Config, Norm};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::hf::{Folder, FolderSource};
 use crate::kernels::{self, Matrix};
-use crate::load::{GgufSource, Progress, Source};
+use crate::load::{GgufSource, Progress, Quantize, Source};
 use crate::session::{PageShape, Session};
 
 /// A linear layer: `y = W·x + b`.
@@ -74,14 +75,19 @@ impl Model {
     /// # Errors
     /// As [`Gguf::open`]'s, and [`Error::Unsupported`] for an architecture that is not known.
     pub fn load<R: Read + Seek>(gguf: &mut Gguf<R>) -> Result<Self> {
-        Self::load_with(gguf, &mut |_, _| {})
+        Self::load_with(gguf, None, &mut |_, _| {})
     }
 
-    /// Loads the model of a GGUF file and reports progress: bytes read, and bytes in all.
+    /// Loads the model of a GGUF file, quantises its floats if that is wanted, and reports progress: bytes
+    /// read, and bytes in all.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_with<R: Read + Seek>(gguf: &mut Gguf<R>, progress: Progress<'_>) -> Result<Self> {
+    pub fn load_with<R: Read + Seek>(
+        gguf: &mut Gguf<R>,
+        quantize: Option<Quantize>,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
         let vocabulary = gguf.tensors().get("token_embd.weight").map(|tensor| tensor.rows());
         let vocabulary = vocabulary.ok_or_else(|| missing("token_embd.weight"))?;
         let factors = ["rope_freqs.weight", "rope_factors_short.weight"].iter().find_map(|name| {
@@ -90,11 +96,27 @@ impl Model {
         });
         let mut quiet = |_, _| {};
         let factors = match factors {
-            Some((name, length)) => GgufSource::new(gguf, &mut quiet).vector(name, length)?,
+            Some((name, length)) => GgufSource::new(gguf, None, &mut quiet).vector(name, length)?,
             None => None,
         };
         let config = Config::from_gguf(gguf.metadata(), vocabulary, factors.as_deref())?;
-        Self::from_source(config, &mut GgufSource::new(gguf, progress))
+        Self::from_source(config, &mut GgufSource::new(gguf, quantize, progress))
+    }
+
+    /// Loads the model of a Hugging Face folder, with the same choices as
+    /// [`load_with`](Self::load_with).
+    ///
+    /// # Errors
+    /// As [`Folder::open`]'s, and [`Error::Unsupported`] for an architecture that is not known.
+    pub fn load_folder(
+        folder: &mut Folder,
+        quantize: Option<Quantize>,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let (mut config, tied) = Config::from_hf(folder.config())?;
+        let mut source = FolderSource::new(folder, &config, tied, quantize, progress);
+        config.vocabulary = source.vocabulary()?;
+        Self::from_source(config.check()?, &mut source)
     }
 
     /// The model's blueprint.

@@ -8,9 +8,10 @@ mod common;
 use std::fs::File;
 use std::io::BufReader;
 
+use common::greedy;
 use serde::Deserialize;
 use wafer_engine::kernels::Isa;
-use wafer_engine::{Batch, Gguf, Model, Session, Workspace};
+use wafer_engine::{Batch, Gguf, Model, Workspace};
 
 #[derive(Deserialize)]
 struct Reference {
@@ -43,35 +44,6 @@ fn reference(name: &str) -> Option<Reference> {
     let text =
         std::fs::read_to_string(common::testdata(&format!("reference/{name}.json"))?).expect("a reference");
     Some(serde_json::from_str(&text).expect("the reference's format"))
-}
-
-fn forward(model: &Model, workspace: &mut Workspace, session: &mut Session, tokens: &[u32]) -> Vec<f32> {
-    let mut batch = [Batch { session, tokens, outputs: 1 }];
-    model.forward(workspace, &mut batch).expect("a forward pass").to_vec()
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    let best =
-        logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
-    best as u32
-}
-
-/// Greedy tokens after `prompt`, the prompt taken in pieces of `chunk` tokens.
-fn greedy(model: &Model, workspace: &mut Workspace, prompt: &[u32], count: usize, chunk: usize) -> Vec<u32> {
-    let mut session = model.session();
-    let mut logits = Vec::new();
-    for piece in prompt.chunks(chunk) {
-        logits = forward(model, workspace, &mut session, piece);
-    }
-    let mut output = Vec::new();
-    while output.len() < count {
-        let token = argmax(&logits);
-        output.push(token);
-        if output.len() < count {
-            logits = forward(model, workspace, &mut session, &[token]);
-        }
-    }
-    output
 }
 
 #[test]

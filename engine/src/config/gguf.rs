@@ -1,5 +1,6 @@
 //! A blueprint from GGUF metadata: one entry per family, naming only what differs.
 
+use super::hf::every;
 use super::rope::Scaling;
 use super::{Activation, Config, Mlp, Norm, Rope, RopePairs, Window};
 use crate::error::{Error, Result};
@@ -90,9 +91,8 @@ impl Config {
             false => Norm::Rms(metadata.f32(&key("attention.layer_norm_rms_epsilon"))?),
         };
         let layers = size("block_count")?;
-        let window = option("attention.sliding_window")?
-            .filter(|&length| length > 0 && family.window_period > 0)
-            .map(|length| Window { length, period: family.window_period });
+        let window =
+            option("attention.sliding_window")?.filter(|&length| length > 0 && family.window_period > 0);
         // Gemma 2's largest model scales by the embedding's share of a head.
         let is_largest = architecture == "gemma2" && layers == 46;
         let scale_length = if is_largest { dim.checked_div(heads).unwrap_or(0) } else { head_dim };
@@ -111,18 +111,20 @@ impl Config {
             mlp: family.mlp,
             attention_scale: 1.0 / (scale_length as f32).sqrt(),
             attention_softcap: metadata.opt_f32(&key("attn_logit_softcapping"))?.filter(|&cap| cap > 0.0),
-            window,
+            window: None,
             embedding_scale: family.embedding_scale,
             logit_softcap: metadata.opt_f32(&key("final_logit_softcapping"))?.filter(|&cap| cap > 0.0),
             parallel_residual: metadata.opt_bool(&key("use_parallel_residual"))?.unwrap_or(false),
         }
         .check()?;
-        // After the check: angles are computed for a head of a believable length.
+        // After the check: lists are made for a believable number of layers and heads of a believable length.
+        let sliding = || every(layers, family.window_period);
+        let window = window.map(|length| Window { length, sliding: sliding() });
         let rope = match architecture {
             "gpt2" => None,
             _ => Some(rope(metadata, &family, head_dim, rope_factors)?),
         };
-        Ok(Self { rope, ..config })
+        Ok(Self { rope, window, ..config })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::block::{Half, LANES, widen};
+use super::block::{Half, LANES, widen_all};
 use super::float::{exp, reduce, softcap};
 use super::isa::multiversion;
 
@@ -22,6 +22,10 @@ pub(crate) const MAX_QUERIES: usize = 16;
 
 /// Queries that meet a page's keys and values at once: as many as leave the sums in registers.
 const TILE: usize = if cfg!(target_arch = "wasm32") { 2 } else { 4 };
+
+/// Elements or positions that a round of the inner loops takes: short loops are mostly overhead where a host
+/// can interrupt its guests.
+const STEP: usize = 2;
 
 /// Elements that a head of the KV cache takes: rounded up to whole groups of lanes, zeros at the end.
 pub(crate) fn head_stride(head: usize) -> usize {
@@ -106,12 +110,8 @@ fn attend_pages<const HEAD: usize>(shape: Attention, queries: &mut [Query<'_>], 
     let first = shape.window.map_or(0, |window| (first + 1).saturating_sub(window)) / PAGE;
     for page in first..=last {
         let Some((page_keys, page_values)) = pages(page) else { break };
-        for (to, &from) in keys.as_flattened_mut().iter_mut().zip(page_keys) {
-            *to = widen(from);
-        }
-        for (to, &from) in values.iter_mut().zip(page_values) {
-            *to = widen(from);
-        }
+        widen_all::<PAGE>(page_keys, keys.as_flattened_mut());
+        widen_all::<PAGE>(page_values, values);
         for (tile, weights) in queries.chunks_mut(TILE).zip(weights.chunks_mut(TILE)) {
             // A tile that is not full runs query by query: the results are the same.
             if tile.len() == TILE {
@@ -142,12 +142,14 @@ fn step<const T: usize>(
     let rows: [&[f32]; T] = std::array::from_fn(|t| &queries[t].query[..keys.len()]);
     for half in 0..PAGE / LANES {
         let mut sums = [[0.0_f32; LANES]; T];
-        for (element, keys) in keys.iter().enumerate() {
-            let keys = &keys.as_chunks::<LANES>().0[half];
-            for t in 0..T {
-                let query = rows[t][element];
-                for lane in 0..LANES {
-                    sums[t][lane] += query * keys[lane];
+        for (pair, keys) in keys.as_chunks::<STEP>().0.iter().enumerate() {
+            for step in 0..STEP {
+                let keys = &keys[step].as_chunks::<LANES>().0[half];
+                for t in 0..T {
+                    let query = rows[t].as_chunks::<STEP>().0[pair][step];
+                    for lane in 0..LANES {
+                        sums[t][lane] += query * keys[lane];
+                    }
                 }
             }
         }
@@ -166,13 +168,16 @@ fn step<const T: usize>(
         for t in 0..T {
             sums[t] = queries[t].out.as_chunks::<LANES>().0[chunk];
         }
-        for (position, values) in (0..PAGE).zip(values.chunks_exact(shape.stride)).take(end) {
-            let values = &values.as_chunks::<LANES>().0[chunk];
-            for t in 0..T {
-                // What a query does not see has no weight, and adding nothing changes nothing.
-                let weight = weights[t][position];
-                for lane in 0..LANES {
-                    sums[t][lane] += weight * values[lane];
+        // What a query does not see has no weight, and adding nothing changes nothing.
+        let values = values.chunks_exact(STEP * shape.stride).take(end.div_ceil(STEP));
+        for (pair, values) in (0..PAGE / STEP).zip(values) {
+            for step in 0..STEP {
+                let values = &values[step * shape.stride..].as_chunks::<LANES>().0[chunk];
+                for t in 0..T {
+                    let weight = weights[t].as_chunks::<STEP>().0[pair][step];
+                    for lane in 0..LANES {
+                        sums[t][lane] += weight * values[lane];
+                    }
                 }
             }
         }
@@ -215,7 +220,7 @@ const _: () = assert!(PAGE.is_multiple_of(LANES) && MAX_HEAD.is_multiple_of(LANE
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::narrow;
+    use super::super::block::{narrow, widen};
     use super::*;
 
     /// The running softmax equals attention written as its definition.

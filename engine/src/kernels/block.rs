@@ -60,9 +60,21 @@ impl Q4Offset {
 /// NaN, which no weight or cache entry holds, become finite.
 #[inline(always)]
 pub(super) fn widen(half: Half) -> f32 {
-    // Exponent and mantissa moved into place are the value times 2^-112, subnormals included.
-    let magnitude = f32::from_bits((u32::from(half) & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-    f32::from_bits(magnitude.to_bits() | (u32::from(half) & 0x8000) << 16)
+    // Exponent and mantissa moved into place are the value times 2^-112, subnormals included. Sign extension
+    // leaves copies of the sign in bits 28 to 31; only the last stays.
+    let bits = (i32::from(half.cast_signed()) << 13).cast_unsigned() & 0x8fff_ffff;
+    f32::from_bits(bits) * f32::from_bits(0x7780_0000)
+}
+
+/// Widens a slice, `N` values in a round.
+#[allow(clippy::needless_range_loop, reason = "parallel arrays, indexed alike")]
+#[inline(always)]
+pub(super) fn widen_all<const N: usize>(from: &[Half], to: &mut [f32]) {
+    for (from, to) in from.as_chunks::<N>().0.iter().zip(to.as_chunks_mut::<N>().0) {
+        for i in 0..N {
+            to[i] = widen(from[i]);
+        }
+    }
 }
 
 /// Rounds to half precision, to nearest even; values beyond its range become its largest.

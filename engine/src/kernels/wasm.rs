@@ -5,14 +5,14 @@
 //! operand, and a whole block adds up to at most 16 · 15 · 127 = 30480, so that one 16-bit lane can hold it.
 //! 8-bit weights are widened to 16 bits and take the ordinary dot product.
 //!
-//! Cranelift (wasmtime's compiler) emits the loads of a basic block first and its arithmetic after them, and
-//! adds up addresses unless they are a pointer and a constant. So the loops over a block's groups stay loops,
-//! with no more loads in a round than there are registers, and pointers advance.
+//! Cranelift (wasmtime's compiler) emits the loads of a basic block first and its arithmetic after them, so a
+//! block's groups are taken in several basic blocks, with no more loads in each than there are registers. They
+//! are no loop, though: hosts that interrupt their guests look at a clock at every loop's head, which costs a
+//! fifth of the speed in loops as short as these.
 #![allow(clippy::needless_range_loop, reason = "parallel arrays, indexed alike")]
 #![allow(unsafe_code, reason = "SIMD loads through advancing pointers")]
 
 use std::arch::wasm32::*;
-use std::hint::black_box;
 
 use super::activations::Activations;
 use super::block::{BLOCK, GROUPS, LANES, Q4, Q4Offset, Q8};
@@ -23,6 +23,36 @@ const QUARTER: usize = 4;
 
 /// Bytes from one group of a panel's columns to the next.
 const GROUP_BYTES: usize = 4 * LANES;
+
+/// The number `N`, which no compiler knows.
+#[inline(always)]
+fn unknown<const N: usize>() -> usize {
+    struct Number<const N: usize>;
+    impl<const N: usize> Number<N> {
+        const VALUE: &'static usize = &N;
+    }
+    // SAFETY: a reference to a constant. The read is volatile, so its result is not assumed; a `black_box` is
+    // not enough, because cranelift sees what was stored there.
+    unsafe { std::ptr::read_volatile(Number::<N>::VALUE) }
+}
+
+/// Runs `$body` for every value of `$round` below the constant number of rounds, which `$rounds` is too, but
+/// unknown to the compiler: every round ends with a branch out that is never taken, and with it a basic block.
+macro_rules! rounds {
+    ($rounds:expr, $round:ident in [$($value:literal)*] $body:block) => {
+        'rounds: {
+            $(
+                {
+                    const $round: usize = $value;
+                    $body
+                }
+                if $rounds == $value + 1 {
+                    break 'rounds;
+                }
+            )*
+        }
+    };
+}
 
 /// Four halves, widened as `block::widen` does.
 ///
@@ -122,12 +152,16 @@ fn q8_part<const T: usize, const V: usize, const U: usize>(
     let view = x.interleaved::<T>(row);
     let (mut quants, mut scales) = (view.wide.as_ptr(), view.scales.as_ptr());
     let group_quants = if T == 1 { 8 } else { 4 * T };
-    let rounds = black_box(GROUPS / U);
+    let rounds = if U == 1 { unknown::<GROUPS>() } else { unknown::<{ GROUPS / 2 }>() };
     let mut sums = [[f32x4_splat(0.0); V]; T];
     for block in panel {
         let mut dots = [[[i32x4_splat(0); 2]; V]; T];
-        let mut weights = block.quants.as_flattened()[16 * first..].as_ptr();
-        for _ in 0..rounds {
+        let weights = block.quants.as_flattened()[16 * first..].as_ptr();
+        let mut round = |round: usize| {
+            let (quants, weights) = (
+                quants.wrapping_add(round * U * group_quants),
+                weights.wrapping_add(round * U * GROUP_BYTES),
+            );
             // SAFETY: the view has the quants of every group of the panel, and a block its groups one after
             // the other.
             unsafe {
@@ -145,9 +179,13 @@ fn q8_part<const T: usize, const V: usize, const U: usize>(
                     }
                 }
             }
-            quants = quants.wrapping_add(U * group_quants);
-            weights = weights.wrapping_add(U * GROUP_BYTES);
+        };
+        if U == 1 {
+            rounds!(rounds, ROUND in [0 1 2 3 4 5 6 7] { round(ROUND) });
+        } else {
+            rounds!(rounds, ROUND in [0 1 2 3] { round(ROUND) });
         }
+        quants = quants.wrapping_add(GROUPS * group_quants);
         // SAFETY: the view has `T` scales for every block.
         let row_scales = unsafe { per_row::<T>(scales.cast()) };
         scales = scales.wrapping_add(T);
@@ -178,18 +216,19 @@ fn q8_part<const T: usize, const V: usize, const U: usize>(
 /// `weights` must point to a vector of a block's quants, `quants` to a block of a view's.
 #[inline(always)]
 unsafe fn nibbles<const T: usize, const V: usize>(
-    mut weights: *const u8,
-    mut quants: *const u8,
+    weights: *const u8,
+    quants: *const u8,
     groups: usize,
     pairs: &mut [[v128; V]; T],
 ) {
     let mask = u8x16_splat(15);
-    for _ in 0..groups {
-        // SAFETY: the caller's promise; `groups` is half of a block's.
+    let mut round = |group: usize| {
+        // SAFETY: the caller's promise; `group` is one of a block's.
         unsafe {
+            let quants = quants.add(16 * group);
             let (low, high) = (groups_of::<T>(quants), groups_of::<T>(quants.add(2 * BLOCK)));
             for v in 0..V {
-                let both = v128_load(weights.add(16 * v).cast());
+                let both = v128_load(weights.add(GROUP_BYTES * group + 16 * v).cast());
                 let (lower, upper) = (v128_and(both, mask), v128_and(u16x8_shr(both, 4), mask));
                 for t in 0..T {
                     let sum = i16x8_add(
@@ -200,9 +239,8 @@ unsafe fn nibbles<const T: usize, const V: usize>(
                 }
             }
         }
-        quants = quants.wrapping_add(16);
-        weights = weights.wrapping_add(GROUP_BYTES);
-    }
+    };
+    rounds!(groups, GROUP in [0 1 2 3] { round(GROUP) });
 }
 
 /// Runs `part(first vector)` over a panel, as many vectors at a time as keep the sums in registers.
@@ -232,7 +270,7 @@ fn q4_part<const T: usize, const V: usize>(
     let view = x.interleaved::<T>(row);
     let (mut quants, mut scales, mut shifts) =
         (view.quants.as_ptr(), view.scales.as_ptr(), view.shifts.as_ptr());
-    let groups = black_box(GROUPS / 2);
+    let groups = unknown::<{ GROUPS / 2 }>();
     let mut sums = [[f32x4_splat(0.0); V]; T];
     for block in panel {
         // SAFETY: the view has the quants of every block of the panel, and `T` scales and shifts for every
@@ -282,7 +320,7 @@ fn q4_offset_part<const T: usize, const V: usize>(
     let view = x.interleaved::<T>(row);
     let (mut quants, mut scales, mut products) =
         (view.quants.as_ptr(), view.scales.as_ptr(), view.products.as_ptr());
-    let groups = black_box(GROUPS / 2);
+    let groups = unknown::<{ GROUPS / 2 }>();
     let mut sums = [[f32x4_splat(0.0); V]; T];
     for block in panel {
         let mut pairs = [[i16x8_splat(0); V]; T];
