@@ -4,9 +4,9 @@
 //! holds what lives as long as the instance: the loaded model. Decisions about content are made elsewhere.
 //!
 //! The model is loaded by `prepare`, before a snapshot is taken, or at the first request. What to load and how to
-//! set it up comes from the environment (MODEL_PATH, MODEL_ID, WAFER_DEFAULTS, WAFER_SYSTEM), which is not asked
-//! again once the model is there. Nothing that must differ between instances may be computed before the
-//! snapshot: randomness and time come from the host at every call, never from a generator that lives in memory.
+//! set it up comes from the environment (MODEL_PATH, MODEL_ID, WAFER_QUANTIZE, WAFER_DEFAULTS, WAFER_SYSTEM),
+//! which is not asked again once the model is there. Nothing that must differ between instances may be computed
+//! before the snapshot: randomness and time come from the host at every call, never from a generator that lives in memory.
 
 mod generator;
 mod http;
@@ -75,7 +75,8 @@ fn load() -> Result<Service> {
     // First, as it is checked in no time, while loading takes some.
     let preset = Preset::new(variable("WAFER_DEFAULTS").as_deref(), variable("WAFER_SYSTEM"))?;
     let path = variable("MODEL_PATH").unwrap_or_else(|| DEFAULT_MODEL_PATH.into());
-    Service::load(path.as_ref(), variable("MODEL_ID"))?.with_preset(preset)
+    let quantize = variable("WAFER_QUANTIZE").map(|name| name.parse()).transpose()?;
+    Service::load(path.as_ref(), variable("MODEL_ID"), quantize)?.with_preset(preset)
 }
 
 /// Makes `service` the instance's own.

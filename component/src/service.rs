@@ -3,18 +3,12 @@
 //! Built once and never changed; every request works on what it borrows from here. How to reach it (a static,
 //! a snapshot) and how to speak to it (HTTP, WIT) is for the adapters.
 
+mod load;
 mod system;
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
-
 use serde_json::{Map, Value};
-use wafer_engine::Gguf;
 
 use crate::backend::Backend;
-use crate::backend::local::Local;
 use crate::error::{Error, Result};
 use crate::generate::{Generation, Request};
 use crate::preset::Preset;
@@ -68,29 +62,6 @@ impl Service {
             return Err(Error::Model(format!("the tokenizer has {tokens} tokens, the model only {logits}")));
         }
         Ok(Self { about, tokenizer, template, backend, preset: Preset::default() })
-    }
-
-    /// Loads the model at `path`: a GGUF file, or a directory with exactly one. Its id is `id`, or the file's
-    /// name without `.gguf`.
-    ///
-    /// # Errors
-    /// [`Error::Model`] if there is no such file, or not exactly one, or it is no model that we can load.
-    pub fn load(path: &Path, id: Option<String>) -> Result<Self> {
-        let path = locate(path)?;
-        let named = |error: Error| match error {
-            Error::Model(text) => Error::Model(format!("{}: {text}", path.display())),
-            other => other,
-        };
-        let file = File::open(&path).map_err(|error| unreadable(&path, &error))?;
-        let created = created(&file);
-        let mut gguf = Gguf::open(BufReader::new(file)).map_err(|error| named(error.into()))?;
-        let tokenizer = Tokenizer::from_gguf(gguf.metadata()).map_err(named)?;
-        let template = Template::from_gguf(gguf.metadata(), &tokenizer).map_err(named)?;
-        let architecture = gguf.metadata().architecture().map_err(|error| named(error.into()))?.to_owned();
-        let backend = Box::new(Local::load(&mut gguf).map_err(named)?);
-        let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let id = id.or_else(stem).unwrap_or_default();
-        Self::new(About { id, architecture, created }, tokenizer, template, backend)
     }
 
     /// The same without the date of its file.
@@ -175,83 +146,5 @@ impl Service {
         let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
         let request = Request { prompt, ..Request::default() };
         self.generate(request)?.next().transpose().map(|_| ())
-    }
-}
-
-/// The one GGUF file that `path` means.
-fn locate(path: &Path) -> Result<PathBuf> {
-    let metadata = path.metadata().map_err(|error| unreadable(path, &error))?;
-    if !metadata.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let mut found = Vec::new();
-    for entry in path.read_dir().map_err(|error| unreadable(path, &error))? {
-        let file = entry.map_err(|error| unreadable(path, &error))?.path();
-        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-            found.push(file);
-        }
-    }
-    found.sort();
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(Error::Model(format!("no .gguf file in {}", path.display()))),
-        [first, second, ..] => Err(Error::Model(format!(
-            "{} .gguf files in {} ({}, {}, …), MODEL_PATH must name one",
-            found.len(),
-            path.display(),
-            name(first),
-            name(second)
-        ))),
-    }
-}
-
-/// When a file was written, in seconds since 1970; 0 where the platform does not say.
-fn created(file: &File) -> u64 {
-    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-    modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::Model(format!(
-        "cannot read {}: {error}; MODEL_PATH names a .gguf file or its directory",
-        path.display()
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    /// The error of loading `path` inside a directory that holds `files`.
-    fn check(files: &[(&str, &str)], path: &str, expected: &[&str]) {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in files {
-            fs::write(folder.path().join(name), content).unwrap();
-        }
-        let Err(error) = Service::load(&folder.path().join(path), None) else {
-            panic!("{files:?} was loaded as a model");
-        };
-        assert!(matches!(error, Error::Model(_)), "{error:?}");
-        let error = error.to_string();
-        for part in expected {
-            assert!(error.contains(part), "{part:?} is not in {error:?}");
-        }
-    }
-
-    #[test]
-    fn files_that_are_no_model_are_named() {
-        check(&[], "missing.gguf", &["missing.gguf", "MODEL_PATH"]);
-        check(&[], "", &["no .gguf file"]);
-        check(&[("a.txt", "x")], "", &["no .gguf file"]);
-        check(&[("b.gguf", "x"), ("a.GGUF", "x")], "", &["2 .gguf files", "a.GGUF, b.gguf"]);
-        check(&[("a.gguf", "Dear reader")], "", &["a.gguf", "not a GGUF file"]);
-        check(&[("a.gguf", "Dear reader")], "a.gguf", &["a.gguf", "not a GGUF file"]);
-        check(&[("a.gguf", "")], "a.gguf", &["a.gguf"]);
     }
 }

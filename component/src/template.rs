@@ -82,15 +82,23 @@ impl std::fmt::Debug for Template {
 }
 
 impl Template {
-    /// The template of a GGUF file; where it has none, ChatML if the vocabulary has its tokens, else a
-    /// dialogue in plain text.
+    /// The template of a GGUF file, chosen as by [`of_model`](Self::of_model).
     ///
     /// # Errors
     /// [`Error::Model`] for a template that does not compile or is too long.
     pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_model(metadata.opt_str("tokenizer.chat_template")?, tokenizer)
+    }
+
+    /// A model's own template; where it has none, ChatML if the vocabulary has its tokens, else a dialogue in
+    /// plain text.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a template that does not compile or is too long.
+    pub fn of_model(source: Option<&str>, tokenizer: &Tokenizer) -> Result<Self> {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
-        if let Some(source) = metadata.opt_str("tokenizer.chat_template")? {
+        if let Some(source) = source {
             return Self::new(source, bos, eos);
         }
         let chatml = tokenizer.id("<|im_start|>").is_some() && tokenizer.id("<|im_end|>").is_some();

@@ -80,6 +80,13 @@ impl Tokenizer {
         json::read(tokenizer_json, tokenizer_config)
     }
 
+    /// Names more tokens that end a generation; ids beyond the vocabulary are none.
+    pub fn add_ends(&mut self, ids: &[u32]) {
+        self.ends.extend(ids.iter().filter(|&&id| (id as usize) < self.vocabulary.len()));
+        self.ends.sort_unstable();
+        self.ends.dedup();
+    }
+
     fn assemble(
         vocabulary: Vocabulary,
         method: Method,

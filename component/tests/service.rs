@@ -21,7 +21,7 @@ fn testdata(name: &str) -> Option<PathBuf> {
 
 fn load(model: &str) -> Option<Service> {
     let path = testdata(&format!("models/{model}.gguf"))?;
-    Some(Service::load(&path, None).expect("the model is loaded"))
+    Some(Service::load(&path, None, None).expect("the model is loaded"))
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -40,16 +40,14 @@ fn tokens(service: &Service, prompt: Vec<u32>, count: usize, sampling: Sampling)
     generation.filter_map(|event| token(event.expect("the model works"))).collect()
 }
 
+fn reference(name: &str) -> Option<Value> {
+    let text = std::fs::read_to_string(testdata(&format!("reference/{name}.json"))?);
+    Some(serde_json::from_str(&text.expect("the reference can be read")).expect("the reference is JSON"))
+}
+
 /// Compares with the reference for each of its prompts.
-fn check(model: &str) {
-    let (Some(service), Some(reference)) =
-        (load(model), testdata(&format!("reference/llamacpp/{model}.json")))
-    else {
-        return;
-    };
-    let reference = std::fs::read_to_string(reference).expect("the reference can be read");
-    let reference: Value = serde_json::from_str(&reference).expect("the reference is JSON");
-    let cases = reference["greedy"].as_array().expect("a list of prompts");
+fn check(model: &str, service: &Service, cases: &Value) {
+    let cases = cases.as_array().expect("a list of prompts");
     assert!(!cases.is_empty());
     for case in cases {
         let text = case["prompt"].as_str().expect("a prompt");
@@ -57,14 +55,30 @@ fn check(model: &str) {
         assert_eq!(prompt, ids(&case["prompt_ids"]), "{model}: {text:?}");
         let expected = ids(&case["output_ids"]);
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        assert_eq!(tokens(&service, prompt, expected.len(), greedy), expected, "{model}: {text:?}");
+        assert_eq!(tokens(service, prompt, expected.len(), greedy), expected, "{model}: {text:?}");
     }
 }
 
 #[test]
 fn greedy_tokens_are_those_of_llama_cpp() {
     for model in ["stories260K-f32", "stories260K-F16", "TinyStories-656K-f32"] {
-        check(model);
+        let (Some(service), Some(reference)) = (load(model), reference(&format!("llamacpp/{model}"))) else {
+            return;
+        };
+        check(model, &service, &reference["greedy"]);
+    }
+}
+
+#[test]
+fn folders_write_what_transformers_writes() {
+    let Some(reference) = reference("hf_transformers") else { return };
+    for (model, folder) in [("stories260K", "stories260K-hf"), ("TinyStories-656K", "TinyStories-656K")] {
+        let Some(path) = testdata(&format!("hf/{folder}")) else { return };
+        let service = Service::load(&path, None, None).expect("the model is loaded");
+        assert_eq!(service.about().id, folder);
+        check(model, &service, &reference["models"][model]["greedy"]);
+        let quantize = Some("q8_0".parse().expect("a known name"));
+        assert!(Service::load(&path, None, quantize).expect("the model is loaded").probe().is_ok());
     }
 }
 

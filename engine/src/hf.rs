@@ -103,6 +103,11 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The family as transformers spells it (`model_type`); `None` if the folder does not say.
+    pub fn architecture(&self) -> Option<&str> {
+        self.config.get("model_type")?.as_str()
+    }
+
     /// The content of config.json.
     pub fn config(&self) -> &Value {
         &self.config

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{Read, Seek};
 
-use wafer_engine::{Batch, Gguf, Model, Session, Workspace};
+use wafer_engine::{Batch, Folder, Gguf, Model, Quantize, Session, Workspace};
 
 use super::{Backend, Sequence, shared};
 use crate::error::{Error, Result};
@@ -30,9 +30,21 @@ impl Local {
     ///
     /// # Errors
     /// [`Error::Model`] for a file that is broken or not supported.
-    pub fn load<R: Read + Seek>(gguf: &mut Gguf<R>) -> Result<Self> {
+    pub fn load<R: Read + Seek>(gguf: &mut Gguf<R>, quantize: Option<Quantize>) -> Result<Self> {
+        Ok(Self::new(Model::load_with(gguf, quantize, &mut |_, _| {})?))
+    }
+
+    /// Loads the model of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_folder(folder: &mut Folder, quantize: Option<Quantize>) -> Result<Self> {
+        Ok(Self::new(Model::load_folder(folder, quantize, &mut |_, _| {})?))
+    }
+
+    fn new(model: Model) -> Self {
         // One thread: WebAssembly has no other, and native builds of this crate are for tests.
-        Ok(Self { model: Model::load(gguf)?, workspace: RefCell::new(Workspace::new(1)), kept: None })
+        Self { model, workspace: RefCell::new(Workspace::new(1)), kept: None }
     }
 
     /// The model.
