@@ -15,6 +15,8 @@ mod interleave;
 mod isa;
 mod matmul;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod scalar;
 #[cfg(target_arch = "wasm32")]

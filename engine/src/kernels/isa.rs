@@ -10,6 +10,12 @@ pub enum Isa {
     Scalar,
     /// WebAssembly SIMD with the relaxed integer dot product.
     Wasm,
+    /// aarch64 with nothing but NEON.
+    Neon,
+    /// aarch64 with the dot product.
+    Dotprod,
+    /// aarch64 with the dot product and the matrix product of 8-bit integers.
+    I8mm,
     /// x86-64 with AVX2.
     Avx2,
     /// x86-64 with AVX-512 and VNNI.
@@ -17,7 +23,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best family for this processor. `WAFER_ISA` (scalar, avx2) chooses a plainer one.
+    /// The best family for this processor. `WAFER_ISA` (scalar, avx2, neon, dotprod) chooses a plainer one.
     pub fn current() -> Self {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
         *CURRENT.get_or_init(|| {
@@ -33,6 +39,16 @@ impl Isa {
         let mut available = vec![Self::Scalar];
         #[cfg(target_arch = "wasm32")]
         available.push(Self::Wasm);
+        #[cfg(target_arch = "aarch64")]
+        {
+            available.push(Self::Neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                available.push(Self::Dotprod);
+                if std::arch::is_aarch64_feature_detected!("i8mm") {
+                    available.push(Self::I8mm);
+                }
+            }
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c") {
@@ -53,6 +69,9 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Wasm => "wasm-simd",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }

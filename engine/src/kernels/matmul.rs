@@ -122,6 +122,28 @@ fn tile<const T: usize>(isa: Isa, matrix: &Matrix, panel: usize, x: &Activations
             }
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use super::neon;
+        #[allow(unsafe_code, reason = "calling code compiled for detected instructions")]
+        // SAFETY: `isa` comes from `Isa::available`, which asked the processor.
+        unsafe {
+            match (&matrix.data, isa) {
+                (Data::Q8(data), Isa::Neon) => return neon::q8_neon(&data[blocks], x, row),
+                (Data::Q4(data), Isa::Neon) => return neon::q4_neon(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::Neon) => return neon::q4_offset_neon(&data[blocks], x, row),
+                (Data::Q8(data), Isa::Dotprod) => return neon::q8_dotprod(&data[blocks], x, row),
+                (Data::Q4(data), Isa::Dotprod) => return neon::q4_dotprod(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::Dotprod) => {
+                    return neon::q4_offset_dotprod(&data[blocks], x, row);
+                }
+                (Data::Q8(data), Isa::I8mm) => return neon::q8_i8mm(&data[blocks], x, row),
+                (Data::Q4(data), Isa::I8mm) => return neon::q4_i8mm(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::I8mm) => return neon::q4_offset_i8mm(&data[blocks], x, row),
+                _ => {}
+            }
+        }
+    }
     #[cfg(target_arch = "wasm32")]
     {
         use super::wasm;
