@@ -110,20 +110,27 @@ async fn work(config: Bake) -> anyhow::Result<()> {
 
     progress.phase("writing");
     let mut files = vec![Written::new(config.output.clone(), &wasm)?];
+    let code = match &config.compile {
+        Some(target) => {
+            progress.phase("compiling");
+            let code = match target {
+                Target::Host => engine.precompile_component(&wasm),
+                Target::Other(triple) => runtime::foreign(triple)?.precompile_component(&wasm),
+            };
+            let code = code.map_err(anyhow::Error::from).context("cannot compile the component")?;
+            files.push(Written::new(target.file(&config.output), &code)?);
+            (*target == Target::Host).then_some(code)
+        }
+        None => None,
+    };
     if config.check {
         progress.phase("checking");
-        let component = Component::new(&engine, &wasm).map_err(anyhow::Error::from)?;
-        check(&component, config.instance_memory).await.context("the baked component does not work")?;
-    }
-    if let Some(target) = &config.compile {
-        progress.phase("compiling");
-        let engine = match target {
-            Target::Host => engine,
-            Target::Other(triple) => runtime::foreign(triple)?,
+        let component = match code {
+            Some(code) => load_code(&engine, &code),
+            None => Component::new(&engine, &wasm),
         };
-        let code = engine.precompile_component(&wasm).map_err(anyhow::Error::from);
-        files
-            .push(Written::new(target.file(&config.output), &code.context("cannot compile the component")?)?);
+        let component = component.map_err(anyhow::Error::from)?;
+        check(&component, config.instance_memory).await.context("the baked component does not work")?;
     }
     // A signal ends the work where it waits: here at the latest.
     tokio::task::yield_now().await;
@@ -164,6 +171,12 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
         }
     };
     refused().hint("name a model, a .gguf file; the component is part of this program")
+}
+
+#[expect(unsafe_code, reason = "the code was compiled a moment ago, see SAFETY")]
+fn load_code(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: these bytes come from `precompile_component` of this engine, and never left this process.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// Lets a baked component generate one token.

@@ -317,9 +317,16 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value = "5")]
     pub(crate) rounds: NonZeroUsize,
 
+    /// Measure a server's start, what a request costs beside its generation, and memory
+    #[arg(long, conflicts_with_all = ["engine", "threads", "prefill", "decode", "rounds"])]
+    pub(crate) cold: bool,
+
     /// Print one JSON object
     #[arg(long, env = "WAFER_JSON")]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) code: Code,
 
     #[command(flatten)]
     pub(crate) instance: Instance,
@@ -381,6 +388,7 @@ mod tests {
             "serve app.cwasm --trust --cache-size 1GiB",
             "cache ls --json",
             "cache clear",
+            "bench app.cwasm --cold --trust",
             "bake -o a.wasm",
             "bake m.gguf -o a.wasm --name n --defaults temperature=0 --system s --compile --check",
             "bake m.gguf -o a.wasm --compile=aarch64-unknown-linux-gnu",

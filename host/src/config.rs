@@ -188,7 +188,10 @@ pub(crate) struct Bench {
     /// Tokens to generate after the first.
     pub(crate) decode: NonZeroUsize,
     pub(crate) rounds: NonZeroUsize,
+    /// Whether starts and single requests are measured instead of speed.
+    pub(crate) cold: bool,
     pub(crate) json: bool,
+    pub(crate) code: Code,
     /// Bytes of linear memory.
     pub(crate) instance_memory: u64,
 }
@@ -207,7 +210,9 @@ impl Bench {
             prefill: typed.prefill,
             decode: typed.decode,
             rounds: typed.rounds,
+            cold: typed.cold,
             json: typed.json,
+            code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
         }
     }
