@@ -32,6 +32,7 @@ pub(crate) use facts::Facts;
 const MODEL_ID: &str = "MODEL_ID";
 const DEFAULTS: &str = "WAFER_DEFAULTS";
 const SYSTEM: &str = "WAFER_SYSTEM";
+const QUANTIZE: &str = "WAFER_QUANTIZE";
 
 /// What a model is set up with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,11 +43,19 @@ pub(crate) struct Setup {
     pub(crate) defaults: Option<String>,
     /// The system message of chats that bring none.
     pub(crate) system: Option<String>,
+    /// What the weights of a Hugging Face folder become; the component knows which types there are.
+    pub(crate) quantize: Option<String>,
 }
 
 impl Setup {
-    fn variables(&self) -> Vec<(&'static str, &str)> {
-        let all = [(MODEL_ID, &self.name), (DEFAULTS, &self.defaults), (SYSTEM, &self.system)];
+    /// The guest's environment.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, &str)> {
+        let all = [
+            (MODEL_ID, &self.name),
+            (DEFAULTS, &self.defaults),
+            (SYSTEM, &self.system),
+            (QUANTIZE, &self.quantize),
+        ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
     }
 }

@@ -160,6 +160,8 @@ fn baking_does_not_change_the_text() {
     let story = cases.iter().find(|case| case["prompt"] == PROMPT);
     let expected = story.and_then(|case| case["output_text"].as_str());
     check(model.to_str(), expected, 64);
+    let Some(folder) = testdata("hf/stories260K-hf") else { return };
+    check(folder.to_str(), expected, 64);
 }
 
 #[test]
@@ -295,6 +297,7 @@ fn what_cannot_be_baked_is_refused_with_a_reason() {
         (&["bake", &large, "-o", &out], &["2.0 GiB", "1.0 GiB", "--engine native"]),
         (&["bake", "-o", &out, "--defaults", "temprature=1"], &["temprature", "did you mean 'temperature'"]),
         (&["bake", "-o", &out, "--defaults", "top_p=2"], &["top_p is 2"]),
+        (&["run", &baked, PROMPT, "--quantize", "q8_0"], &["was set up when it was baked"]),
         (&["bake", "-o", &out, "--compile=vax-dec-ultrix"], &["vax-dec-ultrix"]),
         (&["bake", "-o", &missing], &[&missing]),
     ] {

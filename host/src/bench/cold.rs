@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::median;
+use crate::bake::Setup;
 use crate::cli::Sampling;
 use crate::config::{self, Bench, Model};
 use crate::load::{Loaded, load};
@@ -90,7 +91,8 @@ impl Report {
 /// Measures.
 pub(super) async fn cold(config: &Bench) -> anyhow::Result<Report> {
     // A model that was not baked before is baked here, not while the server is timed.
-    let Loaded { guest, model, .. } = load(&config.model, &config.code, config.instance_memory, None).await?;
+    let Loaded { guest, model, .. } =
+        load(&config.model, &Setup::default(), &config.code, config.instance_memory, None).await?;
     let generation_seconds = reference(guest).await?;
 
     let started = Instant::now();
