@@ -74,7 +74,7 @@ pub(crate) async fn baked(
     setup: &Setup,
     progress: &Progress,
 ) -> anyhow::Result<Baked> {
-    let weights_bytes = size::weights(mount)?;
+    let weights_bytes = size::weights(mount, setup.quantize.as_deref())?;
     size::check(weights_bytes.unwrap_or(0), component.len() as u64)?;
     let prepared = snapshot::prepare(engine, component, mount, &setup.variables()).await?;
     let facts = Facts {
