@@ -113,6 +113,11 @@ impl Folder {
         &self.config
     }
 
+    /// Name, type and shape (outermost first) of every tensor.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, GgmlDType, &[usize])> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dtype, tensor.shape.as_slice()))
+    }
+
     /// Reads the header of a safetensors file.
     fn add(&mut self, path: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

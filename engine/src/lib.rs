@@ -17,6 +17,7 @@ mod load;
 mod model;
 mod pool;
 mod session;
+mod size;
 
 pub use config::Config;
 pub use error::{Error, Result};

@@ -32,6 +32,7 @@ pub(crate) use facts::Facts;
 const MODEL_ID: &str = "MODEL_ID";
 const DEFAULTS: &str = "WAFER_DEFAULTS";
 const SYSTEM: &str = "WAFER_SYSTEM";
+const QUANTIZE: &str = "WAFER_QUANTIZE";
 
 /// What a model is set up with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,11 +43,19 @@ pub(crate) struct Setup {
     pub(crate) defaults: Option<String>,
     /// The system message of chats that bring none.
     pub(crate) system: Option<String>,
+    /// What the weights of a Hugging Face folder become; the component knows which types there are.
+    pub(crate) quantize: Option<String>,
 }
 
 impl Setup {
-    fn variables(&self) -> Vec<(&'static str, &str)> {
-        let all = [(MODEL_ID, &self.name), (DEFAULTS, &self.defaults), (SYSTEM, &self.system)];
+    /// The guest's environment.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, &str)> {
+        let all = [
+            (MODEL_ID, &self.name),
+            (DEFAULTS, &self.defaults),
+            (SYSTEM, &self.system),
+            (QUANTIZE, &self.quantize),
+        ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
     }
 }
@@ -65,7 +74,7 @@ pub(crate) async fn baked(
     setup: &Setup,
     progress: &Progress,
 ) -> anyhow::Result<Baked> {
-    let weights_bytes = size::weights(mount)?;
+    let weights_bytes = size::weights(mount, setup.quantize.as_deref())?;
     size::check(weights_bytes.unwrap_or(0), component.len() as u64)?;
     let prepared = snapshot::prepare(engine, component, mount, &setup.variables()).await?;
     let facts = Facts {
@@ -110,20 +119,27 @@ async fn work(config: Bake) -> anyhow::Result<()> {
 
     progress.phase("writing");
     let mut files = vec![Written::new(config.output.clone(), &wasm)?];
+    let code = match &config.compile {
+        Some(target) => {
+            progress.phase("compiling");
+            let code = match target {
+                Target::Host => engine.precompile_component(&wasm),
+                Target::Other(triple) => runtime::foreign(triple)?.precompile_component(&wasm),
+            };
+            let code = code.map_err(anyhow::Error::from).context("cannot compile the component")?;
+            files.push(Written::new(target.file(&config.output), &code)?);
+            (*target == Target::Host).then_some(code)
+        }
+        None => None,
+    };
     if config.check {
         progress.phase("checking");
-        let component = Component::new(&engine, &wasm).map_err(anyhow::Error::from)?;
-        check(&component, config.instance_memory).await.context("the baked component does not work")?;
-    }
-    if let Some(target) = &config.compile {
-        progress.phase("compiling");
-        let engine = match target {
-            Target::Host => engine,
-            Target::Other(triple) => runtime::foreign(triple)?,
+        let component = match code {
+            Some(code) => load_code(&engine, &code),
+            None => Component::new(&engine, &wasm),
         };
-        let code = engine.precompile_component(&wasm).map_err(anyhow::Error::from);
-        files
-            .push(Written::new(target.file(&config.output), &code.context("cannot compile the component")?)?);
+        let component = component.map_err(anyhow::Error::from)?;
+        check(&component, config.instance_memory).await.context("the baked component does not work")?;
     }
     // A signal ends the work where it waits: here at the latest.
     tokio::task::yield_now().await;
@@ -164,6 +180,12 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
         }
     };
     refused().hint("name a model, a .gguf file; the component is part of this program")
+}
+
+#[expect(unsafe_code, reason = "the code was compiled a moment ago, see SAFETY")]
+fn load_code(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: these bytes come from `precompile_component` of this engine, and never left this process.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// Lets a baked component generate one token.

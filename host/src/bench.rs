@@ -4,6 +4,8 @@
 //! requests, sampling and detokenizing included; `native` is the engine's forward pass alone. Every figure
 //! is the median of several rounds, after one that is not counted; peak memory is the whole process'.
 
+mod cold;
+
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use std::fs::File;
@@ -22,6 +24,10 @@ use crate::runtime::{Guest, Runtime, executor};
 
 /// Measures and prints.
 pub(crate) fn bench(config: &Bench) -> anyhow::Result<()> {
+    if config.cold {
+        let report = executor("bench")?.block_on(cold::cold(config))?;
+        return print(&report, &report.to_text(), config.json);
+    }
     let mount = Mount::new(&config.model)?;
     let name = mount.name.clone();
     let progress = Progress::start(&mount);
@@ -46,8 +52,14 @@ pub(crate) fn bench(config: &Bench) -> anyhow::Result<()> {
         decode_tokens_per_second: median(rounds.iter().filter_map(|round| round.decode).collect()),
         peak_rss_bytes: peak_rss(),
     };
-    let text = if config.json { serde_json::to_string_pretty(&report)? } else { report.to_text() };
-    writeln!(std::io::stdout().lock(), "{text}").context("cannot write to stdout")
+    print(&report, &report.to_text(), config.json)
+}
+
+/// As one JSON object, or as text.
+fn print(report: &impl Serialize, text: &str, json: bool) -> anyhow::Result<()> {
+    let json = json.then(|| serde_json::to_string_pretty(report)).transpose()?;
+    writeln!(std::io::stdout().lock(), "{}", json.as_deref().unwrap_or(text))
+        .context("cannot write to stdout")
 }
 
 /// What is printed; the names are a contract with scripts.

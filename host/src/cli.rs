@@ -98,6 +98,9 @@ pub(crate) struct Serve {
     pub(crate) drain_seconds: u64,
 
     #[command(flatten)]
+    pub(crate) setup: Setup,
+
+    #[command(flatten)]
     pub(crate) code: Code,
 
     #[command(flatten)]
@@ -149,6 +152,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+
+    #[command(flatten)]
+    pub(crate) weights: Weights,
 
     #[command(flatten)]
     pub(crate) code: Code,
@@ -245,7 +251,7 @@ pub(crate) struct Bake {
     pub(crate) instance: Instance,
 }
 
-/// What a model is set up with when it is baked.
+/// What a model is set up with when it is baked, or served for the first time.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
     /// The id that requests name the model by [default: the file's name]
@@ -259,6 +265,17 @@ pub(crate) struct Setup {
     /// System message of chats that bring none; its part of every prompt is computed now
     #[arg(long, env = "WAFER_SYSTEM", value_name = "TEXT")]
     pub(crate) system: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) weights: Weights,
+}
+
+/// What is made of a model's weights.
+#[derive(Debug, Args)]
+pub(crate) struct Weights {
+    /// Quantise the weights of a Hugging Face folder: q8_0, q4_0 or q4_k
+    #[arg(long, env = "WAFER_QUANTIZE", value_name = "TYPE")]
+    pub(crate) quantize: Option<String>,
 }
 
 /// The worlds of wit/ that a component can be of.
@@ -317,9 +334,16 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value = "5")]
     pub(crate) rounds: NonZeroUsize,
 
+    /// Measure a server's start, what a request costs beside its generation, and memory
+    #[arg(long, conflicts_with_all = ["engine", "threads", "prefill", "decode", "rounds"])]
+    pub(crate) cold: bool,
+
     /// Print one JSON object
     #[arg(long, env = "WAFER_JSON")]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) code: Code,
 
     #[command(flatten)]
     pub(crate) instance: Instance,
@@ -378,9 +402,12 @@ mod tests {
             "health",
             "health http://127.0.0.1:1/health",
             "inspect x.gguf --json",
+            "serve m.gguf --name n --defaults temperature=0 --system s",
+            "run folder prompt --quantize q8_0",
             "serve app.cwasm --trust --cache-size 1GiB",
             "cache ls --json",
             "cache clear",
+            "bench app.cwasm --cold --trust",
             "bake -o a.wasm",
             "bake m.gguf -o a.wasm --name n --defaults temperature=0 --system s --compile --check",
             "bake m.gguf -o a.wasm --compile=aarch64-unknown-linux-gnu",

@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::bake::Setup;
 use crate::cli;
 use crate::runtime::bindings::generator::Options;
 
@@ -96,6 +97,7 @@ pub(crate) struct Serve {
     pub(crate) max_concurrency: NonZeroUsize,
     pub(crate) request_timeout: Duration,
     pub(crate) drain: Duration,
+    pub(crate) setup: Setup,
     pub(crate) code: Code,
     /// Bytes of linear memory per instance.
     pub(crate) instance_memory: u64,
@@ -131,6 +133,7 @@ impl Serve {
             max_concurrency: typed.max_concurrency.unwrap_or_else(cores),
             request_timeout: Duration::from_secs(typed.request_timeout),
             drain: Duration::from_secs(typed.drain_seconds),
+            setup: typed.setup.into(),
             code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
         })
@@ -146,6 +149,7 @@ pub(crate) struct Run {
     /// The chat's system message.
     pub(crate) system: Option<String>,
     pub(crate) options: Options,
+    pub(crate) setup: Setup,
     pub(crate) code: Code,
     /// Bytes of linear memory.
     pub(crate) instance_memory: u64,
@@ -169,6 +173,7 @@ impl Run {
             prompt,
             system: typed.system,
             options: options(typed.sampling),
+            setup: typed.weights.into(),
             code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
             verbose,
@@ -188,7 +193,10 @@ pub(crate) struct Bench {
     /// Tokens to generate after the first.
     pub(crate) decode: NonZeroUsize,
     pub(crate) rounds: NonZeroUsize,
+    /// Whether starts and single requests are measured instead of speed.
+    pub(crate) cold: bool,
     pub(crate) json: bool,
+    pub(crate) code: Code,
     /// Bytes of linear memory.
     pub(crate) instance_memory: u64,
 }
@@ -207,7 +215,9 @@ impl Bench {
             prefill: typed.prefill,
             decode: typed.decode,
             rounds: typed.rounds,
+            cold: typed.cold,
             json: typed.json,
+            code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
         }
     }

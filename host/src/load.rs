@@ -74,9 +74,11 @@ enum Kind {
     Compiled(PathBuf),
 }
 
-/// Loads `model`; each instance may use `memory` bytes. `instances` may live at once, none is one at a time.
+/// Loads `model`, set up as `setup` says; each instance may use `memory` bytes. `instances` may live at
+/// once, none is one at a time.
 pub(crate) async fn load(
     model: &Model,
+    setup: &Setup,
     code: &Code,
     memory: u64,
     instances: Option<NonZeroU32>,
@@ -87,10 +89,15 @@ pub(crate) async fn load(
     };
     let progress = Progress::new("loading".to_owned());
     let kind = kind(model);
+    if let (Kind::Component(path) | Kind::Compiled(path), false) = (&kind, *setup == Setup::default()) {
+        let refused: anyhow::Result<Loaded> =
+            Err(anyhow::anyhow!("{} was set up when it was baked", path.display()));
+        return refused.hint("bake it again with other --name, --defaults, --system or --quantize");
+    }
     let component = match &kind {
         Kind::Compiled(path) => compiled(&engine, path, code.trust)?,
         Kind::Component(path) => component(&engine, path, cache(code).as_ref(), &progress)?,
-        Kind::Model => baked(&engine, model, cache(code).as_ref(), &progress).await?,
+        Kind::Model => baked(&engine, model, setup, cache(code).as_ref(), &progress).await?,
     };
     drop(progress);
     let runtime = Runtime::of(&component, None, memory)?;
@@ -178,15 +185,15 @@ fn component(
 async fn baked(
     engine: &Engine,
     model: &Model,
+    setup: &Setup,
     cache: Option<&Cache>,
     progress: &Progress,
 ) -> anyhow::Result<Component> {
-    let setup = Setup::default();
     let mount = Mount::new(model)?;
     let bake = async || {
         progress.phase(format!("baking {}, once", mount.name));
         // An engine of its own: the pool's places are for instances of what is made here.
-        let baked = bake::baked(&self::engine()?, embedded::COMPONENT, &mount, &setup, progress).await;
+        let baked = bake::baked(&self::engine()?, embedded::COMPONENT, &mount, setup, progress).await;
         let baked = baked.with_context(|| format!("cannot load {}", mount.name))?;
         progress.phase(format!("compiling {}, once", mount.name));
         anyhow::Ok(baked.wasm)
@@ -203,6 +210,7 @@ async fn baked(
         content.as_bytes(),
         // The model is named after its file.
         mount.guest_path.as_bytes(),
+        &serde_json::to_vec(&setup.variables())?,
     ]);
     if let Some(component) = cache.find(engine, &key) {
         return Ok(component);

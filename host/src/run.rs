@@ -21,7 +21,7 @@ pub(crate) fn run(config: Run) -> anyhow::Result<()> {
     executor("guest")?.block_on(async move {
         let started = Instant::now();
         let Loaded { guest, model, .. } =
-            load(&config.model, &config.code, config.instance_memory, None).await?;
+            load(&config.model, &config.setup, &config.code, config.instance_memory, None).await?;
         if config.verbose {
             eprintln!(
                 "{} ({}, context {}) loaded in {:.2} s",

@@ -117,7 +117,7 @@ pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> anyhow::Result<Component>
     let compiled = match Cache::open(u64::MAX) {
         Ok(cache) => cache.compile(engine, "the component without a model", wasm),
         Err(error) => {
-            tracing::info!("compiled components are not cached: {error:#}");
+            tracing::debug!("compiled components are not cached: {error:#}");
             Component::new(engine, wasm).map_err(anyhow::Error::from)
         }
     };

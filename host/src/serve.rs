@@ -48,9 +48,10 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
 
     // On a guest's thread: baking and compiling take seconds in which a signal has to be heard.
     let loading = guests.spawn({
-        let (model, code, memory) = (config.model.clone(), config.code.clone(), config.instance_memory);
+        let (model, setup) = (config.model.clone(), config.setup.clone());
+        let (code, memory) = (config.code.clone(), config.instance_memory);
         let instances = instances(config.max_concurrency);
-        async move { load(&model, &code, memory, Some(instances)).await }
+        async move { load(&model, &setup, &code, memory, Some(instances)).await }
     });
     let Loaded { runtime, model, .. } = tokio::select! {
         loaded = loading => loaded.context("loading the model broke off")??,

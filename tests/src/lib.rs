@@ -89,7 +89,15 @@ impl Server {
     /// # Panics
     /// If it ends instead.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut process = wafer()
+        Self::start_in(wafer(), arguments)
+    }
+
+    /// As [`start`](Self::start), with a command of [`wafer`] that has an environment of its own.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn start_in(mut wafer: Command, arguments: &[&str]) -> Self {
+        let mut process = wafer
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stderr(Stdio::piped())

@@ -71,8 +71,8 @@ mod tests {
     use crate::generate::{Event, Request};
     use crate::template::Template;
 
-    /// Forward passes (of at most 128 tokens, BOS in front) that the first token of a chat takes, as numbers of tokens, without those that a system
-    /// message takes in advance.
+    /// Forward passes (of at most 128 tokens, BOS in front) that the first token of a chat takes, as numbers of
+    /// tokens, without those that a system message takes in advance.
     fn check(system: Option<&str>, messages: &[Message], expected: &[usize]) {
         let (service, record) = service(storyteller());
         let preset = Preset { system: system.map(str::to_owned), ..Preset::default() };

@@ -20,7 +20,7 @@ pub(crate) struct Facts {
     /// Tokens of prompt and output together.
     pub(crate) context_length: u32,
     pub(crate) vocabulary_size: u32,
-    /// Bytes of the weights as they are kept; absent where the model was not a single GGUF file.
+    /// Bytes of the weights as they are kept; absent where that was not known.
     pub(crate) weights_bytes: Option<u64>,
     /// What requests get that do not say otherwise, `name=value,…`.
     pub(crate) defaults: Option<String>,

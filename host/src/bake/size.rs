@@ -1,4 +1,4 @@
-//! How large a baked model will be, from the header of its file.
+//! How large a baked model will be, from the headers of its files.
 //!
 //! A core module, weights included, may have 1 GiB: wasmtime, V8 and others refuse more. It is better
 //! to hear that before the weights are read than after.
@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use std::fs::File;
 use std::io::BufReader;
-use wafer_engine::Gguf;
-use wafer_engine::kernels::Form;
+use std::path::PathBuf;
+use wafer_engine::{Folder, Gguf};
 
 use crate::model::Mount;
 use crate::report::WithHint;
@@ -16,20 +16,29 @@ use crate::report::WithHint;
 /// Bytes that a core module may have.
 const LARGEST_MODULE: u64 = 1 << 30;
 
-/// Bytes of the model's weights in the form that the engine keeps them in; none where the model is not
-/// a single GGUF file.
-pub(super) fn weights(mount: &Mount) -> anyhow::Result<Option<u64>> {
-    let Some(path) = mount.file() else { return Ok(None) };
-    let file = File::open(&path).with_context(|| format!("cannot open {}", mount.name))?;
-    let gguf = Gguf::open(BufReader::new(file)).with_context(|| format!("cannot read {}", mount.name))?;
-    let packed = gguf.tensors().values().try_fold(0_u64, |sum, tensor| {
-        sum.checked_add(match tensor.shape.len() {
-            // Norms and biases are widened.
-            0 | 1 => 4 * tensor.columns() as u64,
-            _ => Form::of(tensor.dtype).bytes(tensor.rows(), tensor.columns())?,
-        })
-    });
-    Ok(packed)
+/// Bytes of the model's weights in the form that the engine keeps them in. None where the file is not found as
+/// the component would find it; it says what is wrong.
+pub(super) fn weights(mount: &Mount, quantize: Option<&str>) -> anyhow::Result<Option<u64>> {
+    let quantize = quantize.map(str::parse).transpose()?;
+    let named = mount.file().unwrap_or_else(|| mount.directory.clone());
+    let unreadable = || format!("cannot read {}", mount.name);
+    if Folder::is_one(&named) {
+        return Ok(Folder::open(&named).with_context(unreadable)?.packed_bytes(quantize));
+    }
+    let Some(path) = gguf(named) else { return Ok(None) };
+    let file = File::open(&path).with_context(unreadable)?;
+    Ok(Gguf::open(BufReader::new(file)).with_context(unreadable)?.packed_bytes(quantize))
+}
+
+/// The file, or the only .gguf file of the directory.
+fn gguf(named: PathBuf) -> Option<PathBuf> {
+    if !named.is_dir() {
+        return Some(named);
+    }
+    let files = named.read_dir().ok()?.flatten().map(|entry| entry.path());
+    let mut models = files.filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")));
+    let only = models.next()?;
+    models.next().is_none().then_some(only)
 }
 
 /// Refuses what cannot fit beside `code`, the component's own bytes.

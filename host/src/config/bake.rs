@@ -61,12 +61,10 @@ impl Target {
 impl Bake {
     /// Joins flags, environment and defaults.
     pub(crate) fn new(typed: cli::Bake, environment: &Environment) -> anyhow::Result<Self> {
-        let cli::Setup { name, defaults, system } = typed.setup;
-        let present = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Bake {
             model: typed.model.map_or_else(|| environment.model(), Model::Path),
             output: typed.output,
-            setup: Setup { name: present(name), defaults: present(defaults), system: present(system) },
+            setup: typed.setup.into(),
             world: match typed.world {
                 cli::World::Portable => World::Portable,
                 cli::World::Spin => bail!("--world spin is not there yet, portable is"),
@@ -80,6 +78,24 @@ impl Bake {
             instance_memory: typed.instance.instance_memory.as_u64(),
         })
     }
+}
+
+impl From<cli::Setup> for Setup {
+    fn from(typed: cli::Setup) -> Self {
+        let cli::Setup { name, defaults, system, weights } = typed;
+        Setup { name: present(name), defaults: present(defaults), system: present(system), ..weights.into() }
+    }
+}
+
+impl From<cli::Weights> for Setup {
+    fn from(typed: cli::Weights) -> Self {
+        Setup { quantize: present(typed.quantize), ..Setup::default() }
+    }
+}
+
+/// An empty variable counts as absent.
+fn present(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
