@@ -117,6 +117,12 @@ impl Config {
             parallel_residual: metadata.opt_bool(&key("use_parallel_residual"))?.unwrap_or(false),
         }
         .check()?;
+        // Phi-3 has two sets of factors; those for its original context are the ones that are loaded.
+        let original = option("rope.scaling.original_context_length")?.filter(|&original| original > 0);
+        let context = match original {
+            Some(original) if architecture == "phi3" => config.context.min(original),
+            _ => config.context,
+        };
         // After the check: lists are made for a believable number of layers and heads of a believable length.
         let sliding = || every(layers, family.window_period);
         let window = window.map(|length| Window { length, sliding: sliding() });
@@ -124,7 +130,7 @@ impl Config {
             "gpt2" => None,
             _ => Some(rope(metadata, &family, head_dim, rope_factors)?),
         };
-        Ok(Self { rope, window, ..config })
+        Ok(Self { rope, window, context, ..config })
     }
 }
 
@@ -157,6 +163,9 @@ fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&
         return Err(Error::format(format!("{dims} rotary elements in heads of {head_dim}")));
     }
     let mut rope = Rope::new(family.pairs, dims, base, scaling, factors)?;
+    if let Some(magnitude) = metadata.opt_f32(&key("scaling.attn_factor"))? {
+        rope.magnitude = magnitude;
+    }
     if architecture == "gemma3" {
         let local = Rope::new(family.pairs, dims, 10_000.0, Scaling::None, None)?;
         rope.window_frequencies = Some(local.frequencies);
