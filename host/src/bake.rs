@@ -23,7 +23,7 @@ use crate::load::Progress;
 use crate::model::Mount;
 use crate::report::WithHint;
 use crate::runtime::bindings::generator::{Event, Prompt};
-use crate::runtime::{self, Runtime, executor};
+use crate::runtime::{self, Compiled, Runtime, executor};
 use crate::signals::Stop;
 
 pub(crate) use facts::Facts;
@@ -123,23 +123,20 @@ async fn work(config: Bake) -> anyhow::Result<()> {
         Some(target) => {
             progress.phase("compiling");
             let code = match target {
-                Target::Host => engine.precompile_component(&wasm),
-                Target::Other(triple) => runtime::foreign(triple)?.precompile_component(&wasm),
-            };
-            let code = code.map_err(anyhow::Error::from).context("cannot compile the component")?;
-            files.push(Written::new(target.file(&config.output), &code)?);
+                Target::Host => Compiled::new(&engine, &wasm),
+                Target::Other(triple) => Compiled::new(&runtime::foreign(triple)?, &wasm),
+            }?;
+            files.push(Written::new(target.file(&config.output), code.as_bytes())?);
             (*target == Target::Host).then_some(code)
         }
         None => None,
     };
     if config.check {
         progress.phase("checking");
-        let component = match code {
-            Some(code) => load_code(&engine, &code),
-            None => Component::new(&engine, &wasm),
-        };
-        let component = component.map_err(anyhow::Error::from)?;
-        check(&component, config.instance_memory).await.context("the baked component does not work")?;
+        let code = code.map_or_else(|| Compiled::new(&engine, &wasm), Ok)?;
+        check(&code.load(&engine)?, config.instance_memory)
+            .await
+            .context("the baked component does not work")?;
     }
     // A signal ends the work where it waits: here at the latest.
     tokio::task::yield_now().await;
@@ -180,12 +177,6 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
         }
     };
     refused().hint("name a model, a .gguf file; the component is part of this program")
-}
-
-#[expect(unsafe_code, reason = "the code was compiled a moment ago, see SAFETY")]
-fn load_code(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: these bytes come from `precompile_component` of this engine, and never left this process.
-    unsafe { Component::deserialize(engine, code) }
 }
 
 /// Lets a baked component generate one token.

@@ -24,6 +24,8 @@ use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::runtime::Compiled;
+
 pub(crate) use command::{clear, list};
 pub(crate) use key::Digest;
 
@@ -142,14 +144,22 @@ impl Cache {
         Ok(component)
     }
 
-    /// Keeps code, compiled for `engine`, as the entry `key`, and loads it from there. `name` says what it is.
+    /// Keeps code, compiled for `engine`, as the entry `key`, and loads it from there. `name` says what it is. A
+    /// cache that cannot be written costs the next start its time, and no more.
     pub(crate) fn keep(
         &self,
         engine: &Engine,
         key: &Digest,
         name: &str,
-        code: &[u8],
+        code: &Compiled,
     ) -> anyhow::Result<Component> {
+        self.write(key, name, code.as_bytes()).and_then(|path| self.load(engine, &path)).or_else(|error| {
+            tracing::warn!("{name} is not cached, the next start will compile it again: {error:#}");
+            code.load(engine)
+        })
+    }
+
+    fn write(&self, key: &Digest, name: &str, code: &[u8]) -> anyhow::Result<PathBuf> {
         let path = self.code().join(format!("{key}.cwasm"));
         let label = Label { name: name.to_owned(), sha256: Digest::of(code).to_string() };
         self.sweep(code.len() as u64, &path);
@@ -160,21 +170,17 @@ impl Cache {
         };
         kept()
             .with_context(|| format!("cannot write {} bytes to {}", code.len(), self.directory.display()))?;
-        self.load(engine, &path)
+        Ok(path)
     }
 
-    /// The component, compiled for `engine`: now, or earlier. A cache that cannot be written costs time only.
+    /// The component, compiled for `engine`: now, or earlier.
     pub(crate) fn compile(&self, engine: &Engine, name: &str, wasm: &[u8]) -> anyhow::Result<Component> {
         let key = Digest::of_parts(&[Digest::of_settings(engine).as_bytes(), wasm]);
         if let Some(component) = self.find(engine, &key) {
             return Ok(component);
         }
         // Without a lock: the one who bakes holds one already, and two locks may be the same file.
-        let code = engine.precompile_component(wasm)?;
-        self.keep(engine, &key, name, &code).or_else(|error| {
-            tracing::warn!("cannot keep the compiled component: {error:#}");
-            Ok(Component::new(engine, wasm)?)
-        })
+        self.keep(engine, &key, name, &Compiled::new(engine, wasm)?)
     }
 
     /// Waits until no other process makes the entry `key`. None where the cache cannot be written.

@@ -21,7 +21,7 @@ use crate::embedded;
 use crate::model::Mount;
 use crate::report::WithHint;
 use crate::runtime::bindings::generator::ModelInfo;
-use crate::runtime::{Guest, Runtime, engine, pooled};
+use crate::runtime::{Compiled, Guest, Runtime, engine, pooled};
 
 /// A spinner on stderr while it lives; nothing where stderr is not a terminal.
 pub(crate) struct Progress(ProgressBar);
@@ -164,9 +164,7 @@ fn component(
     let Some(cache) = cache else {
         compiling();
         let wasm = fs::read(path).with_context(unreadable)?;
-        return Component::new(engine, wasm)
-            .map_err(anyhow::Error::from)
-            .with_context(|| format!("cannot compile {name}"));
+        return Compiled::new(engine, &wasm).with_context(|| name.clone())?.load(engine);
     };
     let content = cache.digest(path).with_context(unreadable)?;
     let key = Digest::of_parts(&[b"component", Digest::of_settings(engine).as_bytes(), content.as_bytes()]);
@@ -179,7 +177,8 @@ fn component(
         return Ok(component);
     }
     let wasm = fs::read(path).with_context(unreadable)?;
-    compile(engine, &wasm, &name, cache, &key)
+    let code = Compiled::new(engine, &wasm).with_context(|| name.clone())?;
+    cache.keep(engine, &key, &name, &code)
 }
 
 async fn baked(
@@ -199,8 +198,7 @@ async fn baked(
         anyhow::Ok(baked.wasm)
     };
     let Some(cache) = cache else {
-        let component = Component::new(engine, bake().await?);
-        return component.map_err(anyhow::Error::from).context("cannot compile the component");
+        return Compiled::new(engine, &bake().await?)?.load(engine);
     };
     let content = content(model, &mount, cache).with_context(|| format!("cannot read {}", mount.name))?;
     let key = Digest::of_parts(&[
@@ -224,26 +222,7 @@ async fn baked(
     if let Some(component) = cache.find(engine, &key) {
         return Ok(component);
     }
-    compile(engine, &bake().await?, &mount.name, cache, &key)
-}
-
-/// Compiles into the cache; without it if it cannot be written.
-fn compile(
-    engine: &Engine,
-    wasm: &[u8],
-    name: &str,
-    cache: &Cache,
-    key: &Digest,
-) -> anyhow::Result<Component> {
-    let code = engine.precompile_component(wasm).map_err(anyhow::Error::from);
-    let code = code.with_context(|| format!("cannot compile {name}"))?;
-    match cache.keep(engine, key, name, &code) {
-        Ok(component) => Ok(component),
-        Err(error) => {
-            tracing::warn!("not cached, the next start will do the same work: {error:#}");
-            Component::new(engine, wasm).map_err(anyhow::Error::from).context("cannot compile the component")
-        }
-    }
+    cache.keep(engine, &key, &mount.name, &Compiled::new(engine, &bake().await?)?)
 }
 
 /// What the model is made of: the digest of its file, or of all files in its directory.

@@ -7,6 +7,7 @@
 //!
 //! Without a model directory the component is expected to carry its model.
 
+mod code;
 mod engine;
 mod state;
 
@@ -29,6 +30,7 @@ use crate::trap::Trap;
 
 use bindings::generator::{Error, Event, ModelInfo, Options, Prompt};
 
+pub(crate) use code::Compiled;
 pub(crate) use engine::{engine, executor, foreign, pooled};
 pub(crate) use state::{State, Stopped};
 
@@ -114,14 +116,13 @@ pub(crate) fn store(engine: &Engine, state: State) -> Store<State> {
 
 /// Compiles, or finds what was compiled before; a cache that cannot be used costs time only.
 pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> anyhow::Result<Component> {
-    let compiled = match Cache::open(u64::MAX) {
+    match Cache::open(u64::MAX) {
         Ok(cache) => cache.compile(engine, "the component without a model", wasm),
         Err(error) => {
             tracing::debug!("compiled components are not cached: {error:#}");
-            Component::new(engine, wasm).map_err(anyhow::Error::from)
+            Compiled::new(engine, wasm)?.load(engine)
         }
-    };
-    compiled.context("cannot compile the component")
+    }
 }
 
 /// One instance of the component with all that belongs to it.

@@ -4,7 +4,8 @@
 //! they showed in place of its initial data. While it prepares, the guest sees the model's directory, a clock
 //! that stands still and numbers that are not random: the same model gives the same bytes.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use bytesize::ByteSize;
 use wasmtime::component::{Instance, Lift, WasmList};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::WasiCtx;
@@ -21,6 +22,9 @@ use crate::runtime::{State, Stopped, compile, explain, linker, store};
 const PREPARE: &str = "prepare";
 /// Memory of the guest while it prepares, bytes: all that 32 bits can address.
 const MEMORY: u64 = 4 << 30;
+/// What it may have taken when it is prepared, bytes: looking at a memory needs a page of it, which there would
+/// not be at the limit.
+const LARGEST_SNAPSHOT: u64 = MEMORY - (1 << 20);
 
 /// A guest that has its model in memory.
 pub(super) struct Prepared<'w> {
@@ -55,8 +59,14 @@ pub(super) async fn prepare<'w>(
         Err(error) => return Err(explain(&store, error).into()),
     };
     let model = guest.prepare().await?;
-    // More than a module may hold by far; and to look at memory takes another page of it.
-    super::size::check(guest.store.data().memory.granted.saturating_sub(MEMORY / 2), 0)?;
+    let taken = guest.store.data().memory.granted;
+    if taken > LARGEST_SNAPSHOT {
+        bail!(
+            "the model took {} of memory while it was loaded, at most {} can be baked",
+            ByteSize(taken),
+            ByteSize(LARGEST_SNAPSHOT)
+        );
+    }
     Ok(Prepared { wizer, context, guest, model })
 }
 
