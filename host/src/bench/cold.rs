@@ -49,7 +49,7 @@ pub(super) struct Report {
     request_seconds: f64,
     /// The same generation in an instance that lives on.
     generation_seconds: f64,
-    /// What a request costs above that.
+    /// What a request costs above that: the median of the differences.
     overhead_seconds: f64,
     /// While one request runs, and several; absent where the system does not say.
     memory: Option<Memory>,
@@ -91,23 +91,27 @@ impl Report {
 /// Measures.
 pub(super) async fn cold(config: &Bench) -> anyhow::Result<Report> {
     // A model that was not baked before is baked here, not while the server is timed.
-    let Loaded { guest, model, .. } =
+    let Loaded { mut guest, model, .. } =
         load(&config.model, &Setup::default(), &config.code, config.instance_memory, None).await?;
-    let generation_seconds = reference(guest).await?;
-
     let started = Instant::now();
     let mut server = Server::start(config).await?;
     let listening_seconds = started.elapsed().as_secs_f64();
     let mut connection = server.connect().await?;
     one_token(&mut connection).await?;
     let first_token_seconds = started.elapsed().as_secs_f64();
-    let mut requests = Vec::new();
+    let (mut requests, mut generations, mut overheads) = (Vec::new(), Vec::new(), Vec::new());
+    // In turn, so that other work on the machine weighs on both alike.
     for _ in 0..REQUESTS {
+        let generation = reference(&mut guest).await?;
         let started = Instant::now();
         one_token(&mut connection).await?;
-        requests.push(started.elapsed().as_secs_f64());
+        let request = started.elapsed().as_secs_f64();
+        generations.push(generation);
+        requests.push(request);
+        overheads.push(request - generation);
     }
-    let request_seconds = median(requests).unwrap_or_default();
+    // It shares the weights with the server, which would count for half of them.
+    drop(guest);
     let memory = server.memory_with(1).await?;
     let memory_of_crowd = server.memory_with(CROWD).await?;
     server.process.kill().await.context("cannot stop the server")?;
@@ -115,9 +119,9 @@ pub(super) async fn cold(config: &Bench) -> anyhow::Result<Report> {
         model: model.id,
         listening_seconds,
         first_token_seconds,
-        request_seconds,
-        generation_seconds,
-        overhead_seconds: request_seconds - generation_seconds,
+        request_seconds: median(requests).unwrap_or_default(),
+        generation_seconds: median(generations).unwrap_or_default(),
+        overhead_seconds: median(overheads).unwrap_or_default(),
         memory,
         memory_of_crowd,
         crowd: CROWD,
@@ -125,18 +129,14 @@ pub(super) async fn cold(config: &Bench) -> anyhow::Result<Report> {
 }
 
 /// Seconds that the generation takes alone.
-async fn reference(mut guest: Guest) -> anyhow::Result<f64> {
+async fn reference(guest: &mut Guest) -> anyhow::Result<f64> {
     let options =
         config::options(Sampling { max_tokens: Some(1), temperature: Some(0.0), ..Sampling::default() });
-    let mut rounds = Vec::new();
-    for _ in 0..REQUESTS {
-        let started = Instant::now();
-        let generation = guest.start(&Prompt::Tokens(vec![TOKEN]), &options).await?;
-        while guest.next(generation).await?.is_some() {}
-        guest.end(generation).await?;
-        rounds.push(started.elapsed().as_secs_f64());
-    }
-    Ok(median(rounds).unwrap_or_default())
+    let started = Instant::now();
+    let generation = guest.start(&Prompt::Tokens(vec![TOKEN]), &options).await?;
+    while guest.next(generation).await?.is_some() {}
+    guest.end(generation).await?;
+    Ok(started.elapsed().as_secs_f64())
 }
 
 /// Asks for one token and reads the whole answer.
