@@ -163,12 +163,17 @@ impl Cache {
         let path = self.code().join(format!("{key}.cwasm"));
         let label = Label { name: name.to_owned(), sha256: Digest::of(code).to_string() };
         self.sweep(code.len() as u64, &path);
+        let label_path = path.with_extension("json");
         let kept = || -> io::Result<()> {
             // The label first: an entry without one is not used.
-            write(&path.with_extension("json"), &serde_json::to_vec(&label)?)?;
+            write(&label_path, &serde_json::to_vec(&label)?)?;
             write(&path, code)
         };
         kept()
+            .inspect_err(|_| {
+                // Of no use without its entry; if it cannot be deleted either, it does no harm.
+                let _ = remove(&label_path);
+            })
             .with_context(|| format!("cannot write {} bytes to {}", code.len(), self.directory.display()))?;
         Ok(path)
     }

@@ -1,6 +1,7 @@
 //! Baked components: the same text, the same bytes, and a cache that survives what happens to caches.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
@@ -438,11 +439,61 @@ fn a_full_disk_is_said() {
     assert_eq!(files(&folder), Vec::<PathBuf>::new());
 }
 
+/// Runs a shell's `script`, whose `"$@"` is the command that prints the demo model's text, and returns what it
+/// says beside the text.
+fn story_from(cache: &Path, script: &str) -> String {
+    let binary = wafer();
+    let arguments = ["run", PROMPT, "--temperature", "0", "--max-tokens", "16", "--log-level", "info"];
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(binary.get_program()).args(arguments);
+    let output = command.env("XDG_CACHE_HOME", cache).output().expect("a shell starts");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n'), DEMO_TEXT, "{error}");
+    error
+}
+
 #[test]
 fn without_a_cache_everything_works() {
-    let arguments = ["run", PROMPT, "--temperature", "0", "--max-tokens", "16", "--log-level", "info"];
-    let output = wafer().args(arguments).env("XDG_CACHE_HOME", "/dev/null").output().expect("it starts");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n'), DEMO_TEXT, "{error}");
+    let error = story_from(Path::new("/dev/null"), "exec \"$@\"");
     assert!(error.contains("nothing is cached"), "{error}");
+}
+
+#[test]
+fn a_cache_on_a_full_disk_is_done_without() {
+    let place = Place::fresh();
+    fs::create_dir(&place.cache).expect("it can be made");
+    // A small disk that only this process sees.
+    let small = "mount -t tmpfs -o size=2m none \"$XDG_CACHE_HOME\"";
+    let mut mounting = Command::new("unshare");
+    mounting.args(["-rm", "sh", "-c", small]).env("XDG_CACHE_HOME", &place.cache).stderr(Stdio::null());
+    if !mounting.status().is_ok_and(|status| status.success()) {
+        eprintln!("ignored: this system does not let us mount a small disk");
+        return;
+    }
+    let script = format!("exec unshare -rm sh -c '{small} && exec \"$@\"' sh \"$@\"");
+    let error = story_from(&place.cache, &script);
+    assert!(error.contains("the demo model is not cached"), "{error}");
+    assert!(error.contains("cannot write") && error.contains("No space left"), "{error}");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_still_read() {
+    let place = Place::fresh();
+    place.story(&[], "16");
+    let entry = place.entries("demo").remove(0);
+    let before = fs::metadata(&entry).expect("a file").modified().expect("a time");
+    let lock = |mode: u32| {
+        let folders = ["", "code", "files", "locks"].map(|name| place.cache().join(name));
+        for path in folders.into_iter().chain(files(&place.cache())) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        }
+    };
+    lock(0o500);
+    // What file modes forbid, root may do unless it gives that up.
+    let script = "if [ \"$(id -u)\" != 0 ]; then exec \"$@\"; fi
+        exec setpriv --bounding-set=-dac_override,-dac_read_search \"$@\"";
+    let error = story_from(&place.cache, script);
+    assert!(!error.contains("cached"), "{error}");
+    assert_eq!(fs::metadata(&entry).expect("it is there").modified().expect("a time"), before);
+    lock(0o700);
 }
