@@ -1,11 +1,13 @@
 //! The seam between the generation logic and the forward pass: tokens in, logits out.
 //!
-//! Implementations: the engine inside this component (`local`) and a script for tests (`scripted`); one that
-//! calls the host through wasi-nn comes with the world `accelerated`. Nothing here knows texts or templates.
+//! Implementations: the engine inside this component (`local`), encoder-decoders written with candle (`seq2seq`) and
+//! a script for tests (`scripted`); one that calls the host through wasi-nn comes with the world `accelerated`.
+//! Nothing here knows texts or templates.
 
 pub mod local;
 #[cfg(test)]
 pub(crate) mod scripted;
+pub(crate) mod seq2seq;
 
 use crate::error::Result;
 
@@ -24,6 +26,11 @@ pub trait Backend {
     /// Prompt and output tokens together that a sequence can hold.
     fn context_length(&self) -> usize;
 
+    /// Whether the output goes on where the prompt ends. Otherwise it is a text of its own.
+    fn is_continuation(&self) -> bool {
+        true
+    }
+
     /// A new sequence for a prompt. It may hold the prompt's beginning already, see
     /// [`position`](Sequence::position), but never all of it.
     ///
@@ -35,7 +42,8 @@ pub trait Backend {
     /// not. Replaces what was kept before. Ids must be below the vocabulary's size.
     ///
     /// # Errors
-    /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails.
+    /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails,
+    /// [`Error::Model`](crate::error::Error::Model) if this kind of model cannot do that.
     fn keep(&mut self, tokens: &[u32]) -> Result<()>;
 }
 

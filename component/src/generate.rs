@@ -108,6 +108,8 @@ pub struct Generation<'m> {
     /// The newest token, which is not in the KV cache yet.
     last: Option<u32>,
     generated: usize,
+    /// The output is a text of its own and has not begun yet.
+    opening: bool,
     limit: usize,
     /// What it means to reach `limit`.
     limit_reason: Reason,
@@ -144,6 +146,7 @@ impl<'m> Generation<'m> {
             prefilled: 0,
             last: None,
             generated: 0,
+            opening: !backend.is_continuation(),
             limit,
             limit_reason,
             stop,
@@ -188,7 +191,13 @@ impl<'m> Generation<'m> {
     fn release(&mut self, id: u32) -> (String, Option<Reason>) {
         let end = self.tokenizer.is_end(id);
         let mut reason = end.then_some(Reason::End);
-        let mut released = if end { Released::default() } else { self.gate.push(self.tokenizer.bytes(id)) };
+        let mut bytes = self.tokenizer.bytes(id);
+        if self.opening && !bytes.is_empty() {
+            // The space that separates a word from the one before belongs to no text's beginning.
+            bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            self.opening = false;
+        }
+        let mut released = if end { Released::default() } else { self.gate.push(bytes) };
         if reason.is_none() && self.generated == self.limit {
             reason = Some(self.limit_reason.clone());
         }

@@ -1,7 +1,8 @@
 //! The generation logic of wafer, as one WASI component.
 //!
 //! From the inside out: [`backend`] computes logits, [`sampler`] chooses tokens, [`text`] releases what is
-//! certain, [`generate`] is the loop around them; [`service`] is a loaded model, [`api`] its HTTP face. All of
+//! certain, [`generate`] is the loop around them; [`encoder`] turns texts into vectors or labels, without a loop;
+//! [`service`] is a loaded model, [`api`] its HTTP face. All of
 //! that is plain Rust without I/O but for reading the model's file, and runs natively in tests. Only the
 //! adapter, which exists on WebAssembly alone, names WASI.
 
@@ -9,6 +10,7 @@
 mod adapter;
 pub mod api;
 pub mod backend;
+pub mod encoder;
 pub mod error;
 #[cfg(test)]
 mod fixture;
@@ -21,3 +23,4 @@ pub mod service;
 pub mod template;
 pub mod text;
 pub mod tokenizer;
+mod weights;

@@ -1,14 +1,18 @@
-//! A loaded model with all that serves it: tokenizer, template, backend.
+//! A loaded model with all that serves it: tokenizer, template, backend or encoder.
 //!
 //! Built once and never changed; every request works on what it borrows from here. How to reach it (a static,
 //! a snapshot) and how to speak to it (HTTP, WIT) is for the adapters.
 
+mod encode;
 mod load;
 mod system;
+
+pub use encode::{Classification, Embedding, Input, TooLong};
 
 use serde_json::{Map, Value};
 
 use crate::backend::Backend;
+use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::generate::{Generation, Request};
 use crate::preset::Preset;
@@ -37,17 +41,25 @@ pub struct About {
     pub created: u64,
 }
 
+/// What computes.
+enum Model {
+    /// Tokens in, logits out.
+    Generator(Box<dyn Backend>),
+    /// A text in, a vector or labels out.
+    Encoder(Box<Encoder>),
+}
+
 /// A loaded model.
 pub struct Service {
     about: About,
     tokenizer: Tokenizer,
     template: Template,
-    backend: Box<dyn Backend>,
+    model: Model,
     preset: Preset,
 }
 
 impl Service {
-    /// Puts a service together.
+    /// Puts a service together that generates text.
     ///
     /// # Errors
     /// [`Error::Model`] if the tokenizer has tokens that the backend does not know.
@@ -57,11 +69,16 @@ impl Service {
         template: Template,
         backend: Box<dyn Backend>,
     ) -> Result<Self> {
-        let (tokens, logits) = (tokenizer.vocabulary_size(), backend.vocabulary_size());
-        if tokens > logits {
-            return Err(Error::Model(format!("the tokenizer has {tokens} tokens, the model only {logits}")));
+        Self::assemble(about, tokenizer, template, Model::Generator(backend))
+    }
+
+    fn assemble(about: About, tokenizer: Tokenizer, template: Template, model: Model) -> Result<Self> {
+        let service = Self { about, tokenizer, template, model, preset: Preset::default() };
+        let (tokens, known) = (service.tokenizer.vocabulary_size(), service.vocabulary_size());
+        if tokens > known {
+            return Err(Error::Model(format!("the tokenizer has {tokens} tokens, the model only {known}")));
         }
-        Ok(Self { about, tokenizer, template, backend, preset: Preset::default() })
+        Ok(service)
     }
 
     /// The same without the date of its file.
@@ -88,12 +105,31 @@ impl Service {
 
     /// Number of token ids.
     pub fn vocabulary_size(&self) -> usize {
-        self.backend.vocabulary_size()
+        match &self.model {
+            Model::Generator(backend) => backend.vocabulary_size(),
+            Model::Encoder(encoder) => encoder.vocabulary_size(),
+        }
     }
 
-    /// Prompt and output tokens together, at most.
+    /// Tokens at most: prompt and output together, or those of one text for an encoder.
     pub fn context_length(&self) -> usize {
-        self.backend.context_length()
+        match &self.model {
+            Model::Generator(backend) => backend.context_length(),
+            Model::Encoder(encoder) => encoder.context_length(),
+        }
+    }
+
+    /// The backend of a model that generates text.
+    fn backend(&self) -> Result<&dyn Backend> {
+        match &self.model {
+            Model::Generator(backend) => Ok(backend.as_ref()),
+            Model::Encoder(encoder) => {
+                let (architecture, makes) = (&self.about.architecture, encoder.task());
+                Err(Error::Invalid(format!(
+                    "architecture {architecture} makes {makes}, it generates no text"
+                )))
+            }
+        }
     }
 
     /// Checks that a request means this model; one that names none does.
@@ -124,7 +160,12 @@ impl Service {
             Prompt::Chat(messages, arguments) => {
                 let messages = system::added(messages, self.preset.system.as_deref());
                 let rendered = self.template.render(&messages, None, true, arguments)?;
-                self.tokenizer.encode_chat(&rendered)
+                if self.backend()?.is_continuation() {
+                    self.tokenizer.encode_chat(&rendered)
+                } else {
+                    // The prompt is a text of its own, with the token that ends one.
+                    self.tokenizer.encode(&rendered, true, true)
+                }
             }
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
         }
@@ -133,17 +174,20 @@ impl Service {
     /// Starts a generation.
     ///
     /// # Errors
-    /// What [`Generation::new`] refuses.
+    /// What [`Generation::new`] refuses; [`Error::Invalid`] for a model that generates no text.
     pub fn generate(&self, request: Request) -> Result<Generation<'_>> {
-        Generation::new(self.backend.as_ref(), &self.tokenizer, request)
+        Generation::new(self.backend()?, &self.tokenizer, request)
     }
 
-    /// Generates one token, to see that it can be done.
+    /// Computes one token, to see that it can be done.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// What the backend or the encoder reports.
     pub fn probe(&self) -> Result<()> {
         let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
+        if let Model::Encoder(encoder) = &self.model {
+            return encoder.answer(&prompt).map(drop);
+        }
         let request = Request { prompt, ..Request::default() };
         self.generate(request)?.next().transpose().map(|_| ())
     }

@@ -133,6 +133,16 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Shortens a complete text, as [`encode`](Self::encode) gives it, to `limit` tokens: its last ones go, what stands
+    /// behind a text stays.
+    pub fn truncate(&self, ids: &mut Vec<u32>, limit: usize) {
+        if ids.len() > limit {
+            let suffix = if ids.ends_with(&self.suffix) { self.suffix.as_slice() } else { &[] };
+            ids.truncate(limit.saturating_sub(suffix.len()));
+            ids.extend(suffix.iter().take(limit));
+        }
+    }
+
     /// Spells a rendered chat template: special tokens by name, and BOS before it where the model wants one
     /// and the template has not written it. Nothing goes behind it: the answer does.
     ///

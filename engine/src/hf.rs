@@ -19,8 +19,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(crate) use self::source::FolderSource;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gguf::GgmlDType;
+use crate::kernels::ggml;
+use crate::load::{CHUNK_BYTES, finite};
 
 /// The largest config.json and index that are read, and the largest header of a safetensors file.
 const MAX_JSON: u64 = 64 << 20;
@@ -113,8 +116,38 @@ impl Folder {
         &self.config
     }
 
+    /// Whether the family is one of those that [`Model`](crate::Model) computes.
+    pub fn is_decoder(&self) -> bool {
+        self.architecture().is_some_and(|kind| Config::families().any(|family| family == kind))
+    }
+
+    /// The dimensions of a tensor, outermost first; `None` if there is none of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// The elements of a tensor, widened to 32 bits; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they cannot be read, [`Error::Format`] if one of them is not finite.
+    pub fn floats(&mut self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.tensors.get(name).cloned() else { return Ok(None) };
+        let width = tensor.dtype.type_size();
+        let count = tensor.bytes() as usize / width;
+        let mut values = vec![0.0; count];
+        let mut raw = Vec::new();
+        let mut done = 0;
+        for piece in values.chunks_mut(CHUNK_BYTES as usize / width) {
+            raw.resize(piece.len() * width, 0);
+            self.read(&tensor, done, &mut raw)?;
+            ggml::dequantize(tensor.dtype, &raw, piece);
+            done += raw.len() as u64;
+        }
+        finite(name, values).map(Some)
+    }
+
     /// Name, type and shape (outermost first) of every tensor.
-    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, GgmlDType, &[usize])> {
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, GgmlDType, &[usize])> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dtype, tensor.shape.as_slice()))
     }
 

@@ -21,8 +21,12 @@ impl<R: Read + Seek> Gguf<R> {
 }
 
 impl Folder {
-    /// As [`Gguf::packed_bytes`]. Tensors that the family has no use for are counted as well.
+    /// As [`Gguf::packed_bytes`]. Tensors that the family has no use for are counted as well. A family that this
+    /// engine does not compute is one that somebody else keeps in 32 bits.
     pub fn packed_bytes(&self, quantize: Option<Quantize>) -> Option<u64> {
+        if !self.is_decoder() {
+            return sum(self.shapes().map(|(.., shape)| widened(shape)));
+        }
         let tied = self.config().get("tie_word_embeddings").and_then(serde_json::Value::as_bool);
         sum(self.shapes().filter_map(|(name, dtype, shape)| {
             let name = gguf_name(name);
@@ -61,6 +65,11 @@ fn packed(
     }
 }
 
+/// Bytes of a tensor's elements in 32 bits.
+fn widened(shape: &[usize]) -> Option<u64> {
+    shape.iter().try_fold(4_u64, |bytes, &length| bytes.checked_mul(length as u64))
+}
+
 fn sum(mut sizes: impl Iterator<Item = Option<u64>>) -> Option<u64> {
     sizes.try_fold(0_u64, |sum, size| sum.checked_add(size?))
 }
@@ -83,6 +92,7 @@ mod tests {
             assert_eq!(found, Some(expected), "{name} {dtype:?} {rows:?} {columns}");
         }
         assert_eq!(packed("a", GgmlDType::F32, Some(usize::MAX), usize::MAX, None), None);
+        assert_eq!((widened(&[3, 5]), widened(&[usize::MAX, 2])), (Some(60), None));
     }
 
     #[test]

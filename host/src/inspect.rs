@@ -1,7 +1,9 @@
-//! `wafer inspect`: what is in a model or a component, without running it.
+//! `wafer inspect`: what is in a model or a component, without running it. A model is a file or a folder.
 //!
 //! The file's first bytes say which of the two it is, not its name. A component is parsed, never
 //! compiled, so that a large one is answered at once.
+
+mod folder;
 
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
@@ -11,7 +13,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
-use wafer_engine::gguf::{Gguf, Metadata};
+use wafer_engine::gguf::{GgmlDType, Gguf, Metadata};
 use wasmparser::{Chunk, Encoding, Parser, Payload};
 
 use crate::bake::Facts;
@@ -20,9 +22,14 @@ use crate::report::WithHint;
 /// Prints what is in the file.
 pub(crate) fn inspect(path: &Path, json: bool) -> anyhow::Result<()> {
     let name = path.display();
-    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    let size = file.metadata().with_context(|| format!("cannot read the size of {name}"))?.len();
-    let found = look(BufReader::new(file), size).with_context(|| format!("cannot inspect {name}"))?;
+    let unclear = || format!("cannot inspect {name}");
+    let found = if path.is_dir() {
+        Found::Model(folder::model(path).with_context(unclear)?)
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+        let size = file.metadata().with_context(|| format!("cannot read the size of {name}"))?.len();
+        look(BufReader::new(file), size).with_context(unclear)?
+    };
     let text = if json { serde_json::to_string_pretty(&found)? } else { found.to_text() };
     writeln!(std::io::stdout().lock(), "{text}").context("cannot write to stdout")
 }
@@ -35,7 +42,7 @@ enum Found {
     Component(Component),
 }
 
-/// A GGUF file. What a file does not say is absent.
+/// A GGUF file or a Hugging Face folder. What it does not say is absent.
 #[derive(Debug, Serialize)]
 struct Model {
     architecture: Option<String>,
@@ -93,11 +100,7 @@ fn model(file: impl Read + Seek, size: u64) -> anyhow::Result<Model> {
         let architecture = architecture.as_deref()?;
         metadata.opt_u32(&format!("{architecture}.{key}")).ok().flatten().map(u64::from)
     };
-    let mut quantisation = BTreeMap::new();
-    for tensor in gguf.tensors().values() {
-        let elements: u64 = tensor.shape.iter().map(|n| *n as u64).product();
-        *quantisation.entry(format!("{:?}", tensor.dtype)).or_default() += elements;
-    }
+    let quantisation = quantisation(gguf.tensors().values().map(|tensor| (tensor.dtype, &*tensor.shape)));
     let tokens = metadata.opt_strings("tokenizer.ggml.tokens").ok().flatten();
     Ok(Model {
         name: text(metadata, "general.name"),
@@ -115,6 +118,16 @@ fn model(file: impl Read + Seek, size: u64) -> anyhow::Result<Model> {
         architecture,
         size,
     })
+}
+
+/// Elements per storage type of tensors with these shapes.
+fn quantisation<'t>(tensors: impl Iterator<Item = (GgmlDType, &'t [usize])>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (dtype, shape) in tensors {
+        let elements: u64 = shape.iter().map(|n| *n as u64).product();
+        *sums.entry(format!("{dtype:?}")).or_default() += elements;
+    }
+    sums
 }
 
 /// A string of the metadata; one of another type is as good as none here.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
-use wafer_engine::{Folder, Gguf, Quantize};
+use wafer_engine::{Config, Folder, Gguf, Quantize};
 
-use super::{About, Service};
+use super::{About, Model, Service};
 use crate::backend::local::Local;
+use crate::backend::seq2seq::{self, Seq2Seq};
+use crate::encoder::{Encoder, Files, family};
 use crate::error::{Error, Result};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
@@ -67,8 +69,31 @@ fn folder(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service
     };
     let template = Template::of_model(template.as_deref(), &tokenizer)?;
     let architecture = folder.architecture().unwrap_or_default().to_owned();
-    let backend = Box::new(Local::load_folder(&mut folder, quantize)?);
-    Service::new(About { id, architecture, created }, tokenizer, template, backend)
+    let model = model(&mut folder, quantize, &|name: &str| json(path, name))?;
+    Service::assemble(About { id, architecture, created }, tokenizer, template, model)
+}
+
+/// The folder's model, by its family.
+fn model(folder: &mut Folder, quantize: Option<Quantize>, files: Files<'_>) -> Result<Model> {
+    let name = folder.architecture().unwrap_or_default().to_owned();
+    let encoder = family::find(&name);
+    let seq2seq = seq2seq::FAMILIES.contains(&name.as_str());
+    if quantize.is_some() && (encoder.is_some() || seq2seq) {
+        return Err(Error::Model(format!(
+            "architecture {name} cannot be quantised, it computes with floats"
+        )));
+    }
+    if let Some(family) = encoder {
+        return Ok(Model::Encoder(Box::new(Encoder::load(folder, family, files)?)));
+    }
+    if seq2seq {
+        return Ok(Model::Generator(Box::new(Seq2Seq::load(folder)?)));
+    }
+    if !name.is_empty() && !folder.is_decoder() {
+        let known: Vec<&str> = Config::families().chain(family::names()).chain(seq2seq::FAMILIES).collect();
+        return Err(Error::Model(format!("architecture {name:?}, known are {}", known.join(", "))));
+    }
+    Ok(Model::Generator(Box::new(Local::load_folder(folder, quantize)?)))
 }
 
 /// A file of the folder; `None` if there is none.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde_json::Map;
 
-use super::{Prompt, Service};
+use super::{Model, Prompt, Service};
 use crate::error::{Error, Result};
 use crate::preset::Preset;
 use crate::template::Message;
@@ -16,8 +16,15 @@ impl Service {
     /// Sets up what requests leave open. A system message is taken through the model here.
     ///
     /// # Errors
-    /// [`Error::Model`] if the template has no place for a system message, or the context none for its tokens.
+    /// [`Error::Model`] if the template has no place for a system message, or the context none for its tokens;
+    /// for an encoder, which has no use for any of it.
     pub fn with_preset(mut self, preset: Preset) -> Result<Self> {
+        if let Err(error) = self.backend() {
+            if preset == Preset::default() {
+                return Ok(self);
+            }
+            return Err(Error::Model(format!("{error}; defaults and system messages are for those that do")));
+        }
         let without = self.chat("a");
         self.preset = preset;
         if self.preset.system.is_some() {
@@ -32,7 +39,9 @@ impl Service {
                     "the system message makes {tokens} tokens of every prompt, the model's limit is {context}"
                 )));
             }
-            self.backend.keep(prefix)?;
+            if let Model::Generator(backend) = &mut self.model {
+                backend.keep(prefix)?;
+            }
         }
         Ok(self)
     }

@@ -82,6 +82,11 @@ impl<'a> Fields<'a> {
 }
 
 impl Config {
+    /// The families of Hugging Face folders that can be loaded, by transformers' `model_type`.
+    pub fn families() -> impl Iterator<Item = &'static str> {
+        FAMILIES.iter().map(|(family, _)| *family)
+    }
+
     /// Reads the blueprint, all but the size of the vocabulary, which is 1 for now: only the weights know how
     /// far it is padded. Also tells whether the embedding is the output matrix too.
     ///
@@ -92,7 +97,7 @@ impl Config {
         let outer = Fields(json);
         let kind = outer.text("model_type")?.ok_or_else(|| Error::format("config.json has no model_type"))?;
         let Some((_, architecture)) = FAMILIES.iter().find(|(known, _)| *known == kind) else {
-            let known: Vec<&str> = FAMILIES.iter().map(|(known, _)| *known).collect();
+            let known: Vec<&str> = Self::families().collect();
             return Err(Error::unsupported(format!("architecture {kind:?}, known are {}", known.join(", "))));
         };
         // Models that also see keep their text model's settings apart.
