@@ -219,7 +219,7 @@ fn check_refused(what: &str, folder: &Path, expected: &str) {
 
 #[test]
 fn senseless_settings_are_refused() {
-    let large = u64::from(u32::MAX);
+    let large = u64::from(u32::MAX - 1);
     for (model, settings, expected) in [
         ("bert-mean", json!({"num_attention_heads": 0}), "num_attention_heads is 0"),
         ("bert-mean", json!({"num_attention_heads": 3}), "3 heads do not divide a hidden size of 16"),
@@ -268,12 +268,10 @@ fn broken_tensors_are_refused() {
         let cut = |length: usize| whole[..length].to_vec();
         // The first tensor's first element becomes a NaN, in bf16 as in f16.
         let nan = [&whole[..header], &[0xff, 0x7f], &whole[header + 2..]].concat();
-        let text = String::from_utf8_lossy(&whole[..header]);
-        let renamed = [
-            text.replace("LayerNorm", "LayerNorn").replace("layer_norm", "layer_norn").as_bytes(),
-            &whole[header..],
-        ]
-        .concat();
+        // Names of the same length, so that the header's length stays.
+        let text = String::from_utf8_lossy(&whole[8..header]).replace("LayerNorm", "LayerNorn");
+        let text = text.replace("layer_norm", "layer_norn");
+        let renamed = [&whole[..8], text.as_bytes(), &whole[header..]].concat();
         for (what, bytes, expected) in [
             ("truncated data", cut(whole.len() - 1), "bytes of tensors, the file has"),
             ("truncated header", cut(header - 1), "header"),
