@@ -153,6 +153,10 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
 
+    /// Print a digest of the logits to stderr; the same model and request give the same one on every machine
+    #[arg(long, env = "WAFER_DIGEST")]
+    pub(crate) digest: bool,
+
     #[command(flatten)]
     pub(crate) weights: Weights,
 

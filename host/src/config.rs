@@ -172,7 +172,7 @@ impl Run {
             model,
             prompt,
             system: typed.system,
-            options: options(typed.sampling),
+            options: Options { digest_logits: typed.digest, ..options(typed.sampling) },
             setup: typed.weights.into(),
             code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
@@ -256,6 +256,7 @@ pub(crate) fn options(typed: cli::Sampling) -> Options {
         logit_bias: Vec::new(),
         seed: typed.seed,
         stop: typed.stop,
+        digest_logits: false,
     }
 }
 

@@ -133,16 +133,17 @@ fn store<const T: usize>(tile: &mut Tile<T>, t: usize, vector: usize, sums: v128
 pub(super) fn q8<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
     let mut tile = [[0.0; LANES]; T];
     match T {
-        1 => (0..2).for_each(|half| q8_part::<T, 2, 2>(panel, x, row, 2 * half, &mut tile)),
-        _ => (0..4).for_each(|vector| q8_part::<T, 1, 1>(panel, x, row, vector, &mut tile)),
+        // All of a panel at once: taken in parts, memory would wait while a part is in the cache.
+        1 => q8_part::<T, 4>(panel, x, row, 0, &mut tile),
+        _ => (0..4).for_each(|vector| q8_part::<T, 1>(panel, x, row, vector, &mut tile)),
     }
     tile
 }
 
-/// `V` vectors of a panel from vector `first` on, `U` groups in a round. A dot product takes two lanes until
-/// its block's end: columns 0 and 1 in one, 2 and 3 of every group in the other.
+/// `V` vectors of a panel from vector `first` on. A dot product takes two lanes until its block's end: columns 0
+/// and 1 in one, 2 and 3 of every group in the other.
 #[inline(always)]
-fn q8_part<const T: usize, const V: usize, const U: usize>(
+fn q8_part<const T: usize, const V: usize>(
     panel: &[Q8],
     x: &Activations,
     row: usize,
@@ -152,39 +153,29 @@ fn q8_part<const T: usize, const V: usize, const U: usize>(
     let view = x.interleaved::<T>(row);
     let (mut quants, mut scales) = (view.wide.as_ptr(), view.scales.as_ptr());
     let group_quants = if T == 1 { 8 } else { 4 * T };
-    let rounds = if U == 1 { unknown::<GROUPS>() } else { unknown::<{ GROUPS / 2 }>() };
+    let groups = unknown::<GROUPS>();
     let mut sums = [[f32x4_splat(0.0); V]; T];
     for block in panel {
         let mut dots = [[[i32x4_splat(0); 2]; V]; T];
         let weights = block.quants.as_flattened()[16 * first..].as_ptr();
-        let mut round = |round: usize| {
-            let (quants, weights) = (
-                quants.wrapping_add(round * U * group_quants),
-                weights.wrapping_add(round * U * GROUP_BYTES),
-            );
+        let mut round = |group: usize| {
             // SAFETY: the view has the quants of every group of the panel, and a block its groups one after
             // the other.
             unsafe {
-                for u in 0..U {
-                    let four = wide_groups_of::<T>(quants.add(u * group_quants));
-                    for v in 0..V {
-                        for side in 0..2 {
-                            let pair = weights.add(u * GROUP_BYTES + 16 * v + 8 * side);
-                            let pair = i16x8_load_extend_i8x8(pair);
-                            for t in 0..T {
-                                let products = i32x4_dot_i16x8(pair, four[t]);
-                                dots[t][v][side] = i32x4_add(dots[t][v][side], products);
-                            }
+                let four = wide_groups_of::<T>(quants.wrapping_add(group * group_quants));
+                for v in 0..V {
+                    for side in 0..2 {
+                        let pair = weights.wrapping_add(group * GROUP_BYTES + 16 * v + 8 * side);
+                        let pair = i16x8_load_extend_i8x8(pair);
+                        for t in 0..T {
+                            let products = i32x4_dot_i16x8(pair, four[t]);
+                            dots[t][v][side] = i32x4_add(dots[t][v][side], products);
                         }
                     }
                 }
             }
         };
-        if U == 1 {
-            rounds!(rounds, ROUND in [0 1 2 3 4 5 6 7] { round(ROUND) });
-        } else {
-            rounds!(rounds, ROUND in [0 1 2 3] { round(ROUND) });
-        }
+        rounds!(groups, GROUP in [0 1 2 3 4 5 6 7] { round(GROUP) });
         quants = quants.wrapping_add(GROUPS * group_quants);
         // SAFETY: the view has `T` scales for every block.
         let row_scales = unsafe { per_row::<T>(scales.cast()) };
