@@ -90,6 +90,12 @@ impl Tiny {
         bytes
     }
 
+    /// The tensors by GGUF's names, as floats.
+    pub(crate) fn floats(&self) -> Vec<(String, Tensor)> {
+        let float = |tensor: QTensor| tensor.dequantize(&Device::Cpu).expect("a tensor in memory");
+        self.tensors().into_iter().map(|(name, tensor)| (name, float(tensor))).collect()
+    }
+
     fn metadata(&self) -> Vec<(String, Value)> {
         let epsilon = match self.layer_norm {
             true => "attention.layer_norm_epsilon",

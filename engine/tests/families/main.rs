@@ -1,4 +1,4 @@
-//! GGUF files of every family against llama.cpp.
+//! GGUF files of every family against llama.cpp, and folders of the families that nothing else covers.
 //!
 //! The models are little and drawn, so their files are made here, and only what llama.cpp computes with them is kept,
 //! in `references.json`: the logits after a prompt and the greedy tokens. `WAFER_WRITE_GGUF=DIR cargo test -p
@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod file;
+mod folder;
 mod models;
 
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 use common::{forward, greedy};
 use file::{Entry, Tiny, VOCABULARY};
-use models::{GEMMA3, LLAMA, MODELS, PHI3_Q8};
+use models::{GEMMA3, LLAMA, MODELS, PHI3_Q8, SMOLLM3};
 use serde::Deserialize;
-use wafer_engine::{Gguf, Model, Quantize, Result, Workspace};
+use serde_json::{Value, json};
+use wafer_engine::{Folder, Gguf, Model, Quantize, Result, Workspace};
 
 #[derive(Deserialize)]
 struct References {
@@ -64,10 +66,9 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
 
 /// What is wrong with a model, if anything is. Activations are quantised where weights are, and every
 /// implementation does that its own way: then only the logits are compared, and less closely.
-fn check(tiny: &Tiny, quantize: Option<Quantize>, reference: &Reference) -> std::result::Result<(), String> {
-    let model = load(tiny, quantize).map_err(|error| error.to_string())?;
+fn check(model: Result<Model>, is_float: bool, reference: &Reference) -> std::result::Result<(), String> {
+    let model = model.map_err(|error| error.to_string())?;
     let mut workspace = Workspace::new(1);
-    let is_float = tiny.dtype == GgmlDType::F32 && quantize.is_none();
     let limit = if is_float { 1e-3 } else { 0.04 };
     let logits = forward(&model, &mut workspace, &mut model.session(), &prompt());
     let distance = distance(&logits, &reference.logits);
@@ -87,7 +88,8 @@ fn families_compute_what_llama_cpp_computes() {
     let failures: Vec<String> = MODELS
         .iter()
         .filter_map(|tiny| {
-            let error = check(tiny, None, references.get(tiny.name)?).err()?;
+            let is_float = tiny.dtype == GgmlDType::F32;
+            let error = check(load(tiny, None), is_float, references.get(tiny.name)?).err()?;
             Some(format!("{}: {error}", tiny.name))
         })
         .collect();
@@ -100,7 +102,43 @@ fn families_compute_what_llama_cpp_computes() {
 fn odd_rows_can_be_quantised_at_load() {
     let floats = Tiny { dtype: GgmlDType::F32, ..PHI3_Q8 };
     let reference = &references()[PHI3_Q8.name];
-    assert_eq!(check(&floats, Some(Quantize::Q8_0), reference), Ok(()));
+    assert_eq!(check(load(&floats, Some(Quantize::Q8_0)), false, reference), Ok(()));
+}
+
+/// Transformers' form of the models gives llama.cpp's results.
+#[test]
+fn folders_hold_the_same_models() {
+    let references = references();
+    let check_folder = |tiny: &Tiny, own: Value| {
+        let mut config = json!({
+            "hidden_size": tiny.dim, "intermediate_size": tiny.hidden, "num_hidden_layers": tiny.layers,
+            "num_attention_heads": tiny.heads, "num_key_value_heads": tiny.kv_heads, "head_dim": tiny.head_dim,
+            "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+        });
+        for (key, value) in own.as_object().expect("settings") {
+            config[key] = value.clone();
+        }
+        let path = tempfile::tempdir().expect("a folder");
+        folder::write(tiny, &config, path.path());
+        let model = Folder::open(path.path())
+            .and_then(|mut folder| Model::load_folder(&mut folder, None, &mut |_, _| {}));
+        assert_eq!(check(model, true, &references[tiny.name]), Ok(()), "{}", tiny.name);
+    };
+    check_folder(
+        &GEMMA3,
+        json!({
+            "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 32,
+            "sliding_window": 8, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        }),
+    );
+    check_folder(
+        &SMOLLM3,
+        json!({
+            "model_type": "smollm3", "hidden_act": "silu", "rope_theta": 5e4, "use_sliding_window": false,
+            "no_rope_layers": [1, 1, 1, 0, 1], "no_rope_layer_interval": 4,
+        }),
+    );
 }
 
 #[test]

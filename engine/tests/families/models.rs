@@ -129,6 +129,16 @@ const GPTNEOX: Tiny = Tiny {
     ..LLAMA
 };
 
+pub(crate) const SMOLLM3: Tiny = Tiny {
+    name: "smollm3",
+    architecture: "smollm3",
+    layers: 5,
+    output: false,
+    embedding: 0.1,
+    entries: &[("rope.freq_base", Number(5e4)), ("rope.dimension_count", Size(16))],
+    ..LLAMA
+};
+
 /// Rows of 72 are not whole blocks: those matrices are stored as halves.
 pub(crate) const PHI3_Q8: Tiny = Tiny { name: "phi3-q8_0", hidden: 72, dtype: GgmlDType::Q8_0, ..PHI3 };
 
@@ -220,15 +230,7 @@ pub(crate) const MODELS: &[Tiny] = &[
         entries: &[("rope.dimension_count", Size(4)), ("use_parallel_residual", Flag(false))],
         ..GPTNEOX
     },
-    Tiny {
-        name: "smollm3",
-        architecture: "smollm3",
-        layers: 5,
-        output: false,
-        embedding: 0.1,
-        entries: &[("rope.freq_base", Number(5e4)), ("rope.dimension_count", Size(16))],
-        ..LLAMA
-    },
+    SMOLLM3,
     PHI3_Q8,
     Tiny { name: "gemma3-q4_0", hidden: 72, dtype: GgmlDType::Q4_0, ..GEMMA3 },
 ];
