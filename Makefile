@@ -8,7 +8,7 @@ COMPONENT := target/components/wafer-portable.wasm
 WAFER     := $(TARGET)/release/wafer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup components build serve test test-arm64 lint demo-model clean
+.PHONY: help setup components build serve test test-wasm test-arm64 lint demo-model clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,23 +35,33 @@ serve: build ## build, then serve the demo model on 127.0.0.1:8080
 test: build ## build, then run every test
 	cargo test --release --workspace
 
+# The engine's kernels for WebAssembly, against their specification and the goldens.
+test-wasm: build ## run the engine's tests inside WebAssembly
+	cargo build --release -p wafer --example run-command
+	CARGO_TARGET_WASM32_WASIP2_RUNNER=$(abspath $(TARGET))/release/examples/run-command \
+		cargo test --release -p wafer-engine --lib --test golden --target $(WASM)
+
 # The engine has kernels for aarch64; here they run under emulation, on a processor with all instructions
-# that they know and on one with none. Timing means nothing there.
+# that they know and on one with none. So does a host without a compiler, with the component compiled for
+# aarch64. Timing means nothing there.
 ARM64     := aarch64-unknown-linux-gnu
 QEMU      := qemu-aarch64-static -L /usr/aarch64-linux-gnu
 
-test-arm64: setup ## run the engine's tests on aarch64, emulated (needs qemu-user-static, gcc-aarch64-linux-gnu)
+test-arm64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+test-arm64: build ## test engine and component on aarch64, emulated (needs qemu-user-static, gcc-aarch64-linux-gnu)
 	@for tool in qemu-aarch64-static aarch64-linux-gnu-gcc; do command -v $$tool >/dev/null \
 		|| { echo "error: $$tool is missing" >&2; \
 			echo "hint: apt-get install qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2; exit 1; }; done
 	@rustup target list --installed --toolchain $(TOOLCHAIN) | grep -qx $(ARM64) \
 		|| rustup target add $(ARM64) --toolchain $(TOOLCHAIN)
 	for cpu in max cortex-a53; do \
-		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(QEMU) -cpu $$cpu" \
-		cargo test --release -p wafer-engine --lib --test reference --target $(ARM64) -- \
+		cargo test --release -p wafer-engine --lib --test golden --test reference --target $(ARM64) -- \
 			--skip perplexity || exit 1; \
 	done
+	cargo build --release -p wafer --no-default-features --target $(ARM64)
+	WAFER_TEST_ARM64="$(QEMU) $(abspath $(TARGET))/$(ARM64)/release/wafer" \
+		cargo test --release -p wafer-tests --test runtimes -- aarch64
 
 lint: components ## check formatting and lints, native and WebAssembly
 	cargo fmt --all --check

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 
 fn main() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    // Asked when this runs: a target directory may serve several checkouts.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, PathBuf::from);
+    let workspace = manifest.parent().unwrap_or(Path::new("."));
     let components = overridden("WAFER_COMPONENTS", workspace.join("target/components"));
     let demo = overridden("WAFER_DEMO_MODEL", workspace.join("models/demo.gguf"));
     embed("WAFER_PORTABLE_WASM", &components.join("wafer-portable.wasm"), "make components");

@@ -4,6 +4,8 @@
 //! a chunk of the prompt, or one token. Between two steps the caller may write, yield to others, or drop the
 //! generation, which cancels it and frees its KV cache. Prompt and output are counted apart and never mixed.
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::backend::{Backend, Sequence};
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, Sampling};
@@ -28,6 +30,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// The text ends before the first of these to be completed.
     pub stop: Vec<String>,
+    /// Whether [`Ending::logits_digest`] is wanted.
+    pub digest_logits: bool,
 }
 
 /// A limit to the output's length.
@@ -71,6 +75,9 @@ pub struct Ending {
     pub reason: Reason,
     /// Tokens used.
     pub usage: Usage,
+    /// XXH3 (64 bits) of all logits that tokens were chosen from, in order, each as four bytes, the lowest first. It
+    /// tells whether two generations were equal to the last bit; on one engine they have to be, wherever it runs.
+    pub logits_digest: Option<u64>,
 }
 
 /// Why a generation ended.
@@ -116,6 +123,8 @@ pub struct Generation<'m> {
     stop: Vec<String>,
     gate: Gate,
     sampler: Sampler,
+    /// The digest so far, where one is wanted.
+    digest: Option<Box<Xxh3>>,
     state: State,
 }
 
@@ -131,7 +140,7 @@ impl<'m> Generation<'m> {
     /// # Errors
     /// [`Error::Parameter`] naming the first value that is outside its limits.
     pub fn new(backend: &'m dyn Backend, tokenizer: &'m Tokenizer, request: Request) -> Result<Self> {
-        let Request { prompt, max_tokens, sampling, stop } = request;
+        let Request { prompt, max_tokens, sampling, stop, digest_logits } = request;
         sampling.check(backend.vocabulary_size())?;
         check_stop(&stop)?;
         check_prompt(&prompt, backend)?;
@@ -152,6 +161,7 @@ impl<'m> Generation<'m> {
             stop,
             gate,
             sampler,
+            digest: digest_logits.then(Box::default),
             state: State::Running,
         })
     }
@@ -180,7 +190,11 @@ impl<'m> Generation<'m> {
             self.prefilled += CHUNK;
             return Ok((Event::Prefill { done: self.prefilled, total: self.prompt.len() }, None));
         }
-        let id = self.sampler.sample(sequence.forward(input, 1)?)?;
+        let logits = sequence.forward(input, 1)?;
+        if let Some(digest) = &mut self.digest {
+            logits.iter().for_each(|logit| digest.update(&logit.to_le_bytes()));
+        }
+        let id = self.sampler.sample(logits)?;
         self.last = Some(id);
         self.generated += 1;
         let (text, reason) = self.release(id);
@@ -222,7 +236,11 @@ impl Iterator for Generation<'_> {
                 match &step {
                     Ok((_, None)) => self.state = State::Running,
                     Ok((_, Some(reason))) => {
-                        self.state = State::Ended(Ending { reason: reason.clone(), usage: self.usage() });
+                        self.state = State::Ended(Ending {
+                            reason: reason.clone(),
+                            usage: self.usage(),
+                            logits_digest: self.digest.take().map(|digest| digest.digest()),
+                        });
                         self.sequence = None;
                     }
                     Err(_) => self.sequence = None,

@@ -92,7 +92,7 @@ fn labels_are_those_of_a_pipeline() {
 fn generated(service: &Service, prompt: Vec<u32>, count: u64) -> (Vec<u32>, String) {
     let limit = MaxTokens { name: "max_tokens", tokens: count, with_prompt: false, strict: true };
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    let request = Request { prompt, max_tokens: Some(limit), sampling, stop: Vec::new() };
+    let request = Request { prompt, max_tokens: Some(limit), sampling, ..Request::default() };
     let (mut ids, mut text) = (Vec::new(), String::new());
     for event in service.generate(request).expect("the request is within the limits") {
         if let Event::Token { id, text: released } = event.expect("the model works") {

@@ -31,7 +31,7 @@ fn ids(value: &Value) -> Vec<u32> {
 /// The tokens that follow a prompt.
 fn tokens(service: &Service, prompt: Vec<u32>, count: usize, sampling: Sampling) -> Vec<u32> {
     let limit = MaxTokens { name: "max_tokens", tokens: count as u64, with_prompt: false, strict: true };
-    let request = Request { prompt, max_tokens: Some(limit), sampling, stop: Vec::new() };
+    let request = Request { prompt, max_tokens: Some(limit), sampling, ..Request::default() };
     let generation = service.generate(request).expect("the request is within the limits");
     let token = |event| match event {
         Event::Token { id, .. } => Some(id),

@@ -4,7 +4,6 @@
 //! (`snapshot`). Nothing is left to read at run time. The same inputs give the same bytes. Files
 //! appear whole under their names or not at all.
 
-mod facts;
 mod size;
 mod snapshot;
 
@@ -18,47 +17,14 @@ use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::config::{Bake, Target};
+use crate::config::{Bake, Setup, Target};
+use crate::facts::Facts;
 use crate::load::Progress;
 use crate::model::Mount;
 use crate::report::WithHint;
 use crate::runtime::bindings::generator::{Event, Prompt};
 use crate::runtime::{self, Compiled, Runtime, executor};
 use crate::signals::Stop;
-
-pub(crate) use facts::Facts;
-
-/// Variables of the guest's environment, read when it loads its model.
-const MODEL_ID: &str = "MODEL_ID";
-const DEFAULTS: &str = "WAFER_DEFAULTS";
-const SYSTEM: &str = "WAFER_SYSTEM";
-const QUANTIZE: &str = "WAFER_QUANTIZE";
-
-/// What a model is set up with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Setup {
-    /// The id that requests name it by; the file's name if none.
-    pub(crate) name: Option<String>,
-    /// What requests get that do not say otherwise, `name=value,…`; checked by the component.
-    pub(crate) defaults: Option<String>,
-    /// The system message of chats that bring none.
-    pub(crate) system: Option<String>,
-    /// What the weights of a Hugging Face folder become; the component knows which types there are.
-    pub(crate) quantize: Option<String>,
-}
-
-impl Setup {
-    /// The guest's environment.
-    pub(crate) fn variables(&self) -> Vec<(&'static str, &str)> {
-        let all = [
-            (MODEL_ID, &self.name),
-            (DEFAULTS, &self.defaults),
-            (SYSTEM, &self.system),
-            (QUANTIZE, &self.quantize),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
-    }
-}
 
 /// A component with its model.
 pub(crate) struct Baked {
@@ -181,7 +147,7 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
 
 /// Lets a baked component generate one token.
 async fn check(component: &Component, memory: u64) -> anyhow::Result<()> {
-    let mut guest = Runtime::of(component, None, memory)?.instantiate(&"check").await?;
+    let mut guest = Runtime::of(component, memory)?.instantiate(&"check").await?;
     let options = crate::config::options(crate::cli::Sampling { max_tokens: Some(1), ..Default::default() });
     let generation = guest.start(&Prompt::Text("a".into()), &options).await?;
     while let Some(event) = guest.next(generation).await? {

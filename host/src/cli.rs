@@ -3,6 +3,9 @@
 //! Every flag has an environment variable `WAFER_…`; the flag wins. Defaults stand here, and only
 //! here. What wafer cannot do yet is not offered.
 
+#[cfg(feature = "compiler")]
+mod compiler;
+
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::net::SocketAddr;
@@ -10,6 +13,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::logs;
+
+#[cfg(feature = "compiler")]
+pub(crate) use compiler::{Bake, Bench, Cache, Engine, World};
 
 /// Serve, run and inspect language models inside WebAssembly components.
 #[derive(Debug, Parser)]
@@ -31,26 +37,17 @@ pub(crate) enum Command {
     /// Ask a server whether it can generate; exit code 0 or 1
     Health(Health),
     /// Make one file of a model and the component: it starts with the model in memory
+    #[cfg(feature = "compiler")]
     Bake(Bake),
     /// Measure how fast a model is on this machine
+    #[cfg(feature = "compiler")]
     Bench(Bench),
     /// Show what is in a model (.gguf) or a component (.wasm)
     Inspect(Inspect),
     /// Look at what was baked and compiled before, or delete it
     #[command(subcommand)]
+    #[cfg(feature = "compiler")]
     Cache(Cache),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Cache {
-    /// List the entries, the last used first
-    Ls {
-        /// Print one JSON object
-        #[arg(long, env = "WAFER_JSON")]
-        json: bool,
-    },
-    /// Delete all entries
-    Clear,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +112,7 @@ pub(crate) struct Code {
     pub(crate) trust: bool,
 
     /// What baked and compiled models may take of the disk; those not used for longest go first
+    #[cfg(feature = "compiler")]
     #[arg(long, env = "WAFER_CACHE_SIZE", value_name = "SIZE", default_value = "8GiB")]
     pub(crate) cache_size: ByteSize,
 }
@@ -152,6 +150,10 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+
+    /// Print a digest of the logits to stderr; the same model and request give the same one on every machine
+    #[arg(long, env = "WAFER_DIGEST")]
+    pub(crate) digest: bool,
 
     #[command(flatten)]
     pub(crate) weights: Weights,
@@ -215,42 +217,6 @@ pub(crate) struct Health {
     pub(crate) url: Option<String>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Bake {
-    /// GGUF file, or a directory with one in it [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-
-    /// The file to write
-    #[arg(short, long, env = "WAFER_OUTPUT", value_name = "APP.wasm")]
-    pub(crate) output: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) setup: Setup,
-
-    /// The hosts that the result is for
-    #[arg(long, env = "WAFER_WORLD", value_enum, default_value = "portable", value_name = "WORLD")]
-    pub(crate) world: World,
-
-    /// Compile it too, to APP.cwasm: for this processor, or to APP.TRIPLE.cwasm for another
-    #[arg(
-        long,
-        env = "WAFER_COMPILE",
-        value_name = "TRIPLE",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = ""
-    )]
-    pub(crate) compile: Option<String>,
-
-    /// Generate a token with the result before it gets its name
-    #[arg(long, env = "WAFER_CHECK")]
-    pub(crate) check: bool,
-
-    #[command(flatten)]
-    pub(crate) instance: Instance,
-}
-
 /// What a model is set up with when it is baked, or served for the first time.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
@@ -276,77 +242,6 @@ pub(crate) struct Weights {
     /// Quantise the weights of a Hugging Face folder: q8_0, q4_0 or q4_k
     #[arg(long, env = "WAFER_QUANTIZE", value_name = "TYPE")]
     pub(crate) quantize: Option<String>,
-}
-
-/// The worlds of wit/ that a component can be of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum World {
-    /// Every host of WASI 0.2 HTTP components
-    Portable,
-    /// Spin, kept warm
-    Spin,
-    /// The host's own maths
-    Accelerated,
-}
-
-/// Where the model's maths is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Engine {
-    /// In this process, with all cores.
-    Native,
-    /// Inside the WebAssembly component, on one thread.
-    Wasm,
-}
-
-impl Engine {
-    /// The name on the command line and in reports.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Wasm => "wasm",
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Bench {
-    /// GGUF file [default: $WAFER_MODEL, $MODEL_PATH, the built-in demo model]
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-
-    /// Where the model's maths is done
-    #[arg(long, env = "WAFER_ENGINE", value_enum, default_value = "wasm", value_name = "ENGINE")]
-    pub(crate) engine: Engine,
-
-    /// Threads of the native engine [default: one per core]
-    #[arg(long, env = "WAFER_THREADS", value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
-
-    /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "128")]
-    pub(crate) prefill: NonZeroUsize,
-
-    /// Tokens to generate after the first
-    #[arg(long, value_name = "N", default_value = "64")]
-    pub(crate) decode: NonZeroUsize,
-
-    /// Times to measure; the median is printed
-    #[arg(long, value_name = "N", default_value = "5")]
-    pub(crate) rounds: NonZeroUsize,
-
-    /// Measure a server's start, what a request costs beside its generation, and memory
-    #[arg(long, conflicts_with_all = ["engine", "threads", "prefill", "decode", "rounds"])]
-    pub(crate) cold: bool,
-
-    /// Print one JSON object
-    #[arg(long, env = "WAFER_JSON")]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) code: Code,
-
-    #[command(flatten)]
-    pub(crate) instance: Instance,
 }
 
 #[derive(Debug, Args)]

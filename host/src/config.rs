@@ -4,7 +4,9 @@
 //! [`Environment`], so that the tables below can be tested. The filesystem is asked one question:
 //! whether the first argument of `wafer run` exists.
 
+#[cfg(feature = "compiler")]
 mod bake;
+mod setup;
 
 use anyhow::{Context, bail};
 use std::ffi::OsString;
@@ -13,11 +15,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::bake::Setup;
 use crate::cli;
 use crate::runtime::bindings::generator::Options;
 
+#[cfg(feature = "compiler")]
 pub(crate) use bake::{Bake, Target};
+pub(crate) use setup::Setup;
 
 const DEFAULT_PORT: u16 = 8080;
 
@@ -109,12 +112,17 @@ pub(crate) struct Code {
     /// Whether compiled code is loaded from outside the cache.
     pub(crate) trust: bool,
     /// Bytes that the cache may have.
+    #[cfg(feature = "compiler")]
     pub(crate) cache_size: u64,
 }
 
 impl From<cli::Code> for Code {
     fn from(typed: cli::Code) -> Self {
-        Code { trust: typed.trust, cache_size: typed.cache_size.as_u64() }
+        Code {
+            trust: typed.trust,
+            #[cfg(feature = "compiler")]
+            cache_size: typed.cache_size.as_u64(),
+        }
     }
 }
 
@@ -172,7 +180,7 @@ impl Run {
             model,
             prompt,
             system: typed.system,
-            options: options(typed.sampling),
+            options: Options { digest_logits: typed.digest, ..options(typed.sampling) },
             setup: typed.weights.into(),
             code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
@@ -182,6 +190,7 @@ impl Run {
 }
 
 /// `wafer bench`.
+#[cfg(feature = "compiler")]
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) model: Model,
@@ -201,6 +210,7 @@ pub(crate) struct Bench {
     pub(crate) instance_memory: u64,
 }
 
+#[cfg(feature = "compiler")]
 impl Bench {
     /// Joins flags, environment and defaults.
     pub(crate) fn new(typed: cli::Bench, environment: &Environment) -> Self {
@@ -256,6 +266,7 @@ pub(crate) fn options(typed: cli::Sampling) -> Options {
         logit_bias: Vec::new(),
         seed: typed.seed,
         stop: typed.stop,
+        digest_logits: false,
     }
 }
 

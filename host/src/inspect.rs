@@ -16,7 +16,7 @@ use std::path::Path;
 use wafer_engine::gguf::{GgmlDType, Gguf, Metadata};
 use wasmparser::{Chunk, Encoding, Parser, Payload};
 
-use crate::bake::Facts;
+use crate::facts::Facts;
 use crate::report::WithHint;
 
 /// Prints what is in the file.

@@ -1,12 +1,17 @@
 //! From what the user named to a component with its model in memory, ready to be instantiated.
 //!
 //! A model is baked and compiled at its first use, a component compiled; both are found in the cache
-//! afterwards. Compiled code runs outside of the sandbox's checks, so it comes from the cache, or from a file
-//! that the user vouches for.
+//! afterwards (`compile`). Compiled code runs outside of the sandbox's checks, so it comes from the cache, or from a
+//! file that the user vouches for. That is all that a program without the feature `compiler` can run.
+
+#[cfg(feature = "compiler")]
+mod compile;
 
 use anyhow::{Context, bail};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use std::fs::{self, File};
+#[cfg(feature = "compiler")]
+use indicatif::HumanBytes;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::File;
 use std::io::Read;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -14,21 +19,18 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Precompiled};
 
-use crate::bake::{self, Setup};
-use crate::cache::{Cache, Digest};
-use crate::config::{Code, Model};
-use crate::embedded;
-use crate::model::Mount;
+use crate::config::{Code, Model, Setup};
 use crate::report::WithHint;
 use crate::runtime::bindings::generator::ModelInfo;
-use crate::runtime::{Compiled, Guest, Runtime, engine, pooled};
+use crate::runtime::{Guest, Runtime, engine, pooled};
 
 /// A spinner on stderr while it lives; nothing where stderr is not a terminal.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// Starts to turn, for a model that is loaded.
-    pub(crate) fn start(mount: &Mount) -> Self {
+    #[cfg(feature = "compiler")]
+    pub(crate) fn start(mount: &crate::model::Mount) -> Self {
         let size = mount.size.map(|size| format!(" ({})", HumanBytes(size))).unwrap_or_default();
         Self::new(format!("loading {}{size}", mount.name))
     }
@@ -44,6 +46,7 @@ impl Progress {
     }
 
     /// Says what is being done now.
+    #[cfg(feature = "compiler")]
     pub(crate) fn phase(&self, text: impl Into<String>) {
         self.0.set_message(text.into());
     }
@@ -96,11 +99,15 @@ pub(crate) async fn load(
     }
     let component = match &kind {
         Kind::Compiled(path) => compiled(&engine, path, code.trust)?,
-        Kind::Component(path) => component(&engine, path, cache(code).as_ref(), &progress)?,
-        Kind::Model => baked(&engine, model, setup, cache(code).as_ref(), &progress).await?,
+        #[cfg(feature = "compiler")]
+        Kind::Component(path) => compile::component(&engine, path, code, &progress)?,
+        #[cfg(feature = "compiler")]
+        Kind::Model => compile::baked(&engine, model, setup, code, &progress).await?,
+        #[cfg(not(feature = "compiler"))]
+        Kind::Component(_) | Kind::Model => no_compiler(model)?,
     };
     drop(progress);
-    let runtime = Runtime::of(&component, None, memory)?;
+    let runtime = Runtime::of(&component, memory)?;
     let mut guest = runtime.instantiate(&"start-up").await?;
     let loaded = guest.model().await.context("cannot load the model");
     let model = match kind {
@@ -108,13 +115,6 @@ pub(crate) async fn load(
         _ => loaded.hint("a component has to be baked with a model: wafer bake MODEL -o APP.wasm")?,
     };
     Ok(Loaded { runtime, guest, model })
-}
-
-/// The cache, or a line in the log that says why there is none.
-fn cache(code: &Code) -> Option<Cache> {
-    Cache::open(code.cache_size)
-        .inspect_err(|error| tracing::info!("nothing is cached, every start bakes and compiles: {error:#}"))
-        .ok()
 }
 
 /// By the first bytes, not by the name; what cannot be read is reported when it is loaded.
@@ -152,96 +152,18 @@ fn compiled(engine: &Engine, path: &Path, trust: bool) -> anyhow::Result<Compone
         .hint("make it anew with wafer bake --compile, or use the .wasm that it was made from")
 }
 
-fn component(
-    engine: &Engine,
-    path: &Path,
-    cache: Option<&Cache>,
-    progress: &Progress,
-) -> anyhow::Result<Component> {
-    let name = path.display().to_string();
-    let unreadable = || format!("cannot read {name}");
-    let compiling = || progress.phase(format!("compiling {name}, once"));
-    let Some(cache) = cache else {
-        compiling();
-        let wasm = fs::read(path).with_context(unreadable)?;
-        return Compiled::new(engine, &wasm).with_context(|| name.clone())?.load(engine);
+/// What a program without a compiler says to everything that has to be compiled.
+#[cfg(not(feature = "compiler"))]
+fn no_compiler(model: &Model) -> anyhow::Result<Component> {
+    let name = match model {
+        Model::Demo => "the demo model".to_owned(),
+        Model::Path(path) => path.display().to_string(),
     };
-    let content = cache.digest(path).with_context(unreadable)?;
-    let key = Digest::of_parts(&[b"component", Digest::of_settings(engine).as_bytes(), content.as_bytes()]);
-    if let Some(component) = cache.find(engine, &key) {
-        return Ok(component);
-    }
-    compiling();
-    let _lock = cache.lock(&key);
-    if let Some(component) = cache.find(engine, &key) {
-        return Ok(component);
-    }
-    let wasm = fs::read(path).with_context(unreadable)?;
-    let code = Compiled::new(engine, &wasm).with_context(|| name.clone())?;
-    cache.keep(engine, &key, &name, &code)
-}
-
-async fn baked(
-    engine: &Engine,
-    model: &Model,
-    setup: &Setup,
-    cache: Option<&Cache>,
-    progress: &Progress,
-) -> anyhow::Result<Component> {
-    let mount = Mount::new(model)?;
-    let bake = async || {
-        progress.phase(format!("baking {}, once", mount.name));
-        // An engine of its own: the pool's places are for instances of what is made here.
-        let baked = bake::baked(&self::engine()?, embedded::COMPONENT, &mount, setup, progress).await;
-        let baked = baked.with_context(|| format!("cannot load {}", mount.name))?;
-        progress.phase(format!("compiling {}, once", mount.name));
-        anyhow::Ok(baked.wasm)
-    };
-    let Some(cache) = cache else {
-        return Compiled::new(engine, &bake().await?)?.load(engine);
-    };
-    let content = content(model, &mount, cache).with_context(|| format!("cannot read {}", mount.name))?;
-    let key = Digest::of_parts(&[
-        b"model",
-        Digest::of_settings(engine).as_bytes(),
-        Digest::of(embedded::COMPONENT).as_bytes(),
-        content.as_bytes(),
-        // The model is named after its file.
-        mount.guest_path.as_bytes(),
-        &serde_json::to_vec(&setup.variables())?,
-    ]);
-    if let Some(component) = cache.find(engine, &key) {
-        return Ok(component);
-    }
-    // Waiting for another process must not hold up signals.
-    let lock = {
-        let cache = cache.clone();
-        tokio::task::spawn_blocking(move || cache.lock(&key))
-    };
-    let _lock = lock.await?;
-    if let Some(component) = cache.find(engine, &key) {
-        return Ok(component);
-    }
-    cache.keep(engine, &key, &mount.name, &Compiled::new(engine, &bake().await?)?)
-}
-
-/// What the model is made of: the digest of its file, or of all files in its directory.
-fn content(model: &Model, mount: &Mount, cache: &Cache) -> anyhow::Result<String> {
-    match (model, mount.file()) {
-        (Model::Demo, _) => Ok(Digest::of(embedded::DEMO_MODEL).to_string()),
-        (Model::Path(_), Some(file)) => Ok(cache.digest(&file)?),
-        (Model::Path(_), None) => {
-            let mut files = Vec::new();
-            for entry in fs::read_dir(&mount.directory)? {
-                let entry = entry?;
-                if entry.path().is_file() {
-                    let digest = cache.digest(&entry.path())?;
-                    files.push([entry.file_name().as_encoded_bytes(), digest.as_bytes()].concat());
-                }
-            }
-            files.sort();
-            let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
-            Ok(Digest::of_parts(&files).to_string())
-        }
-    }
+    let refused: anyhow::Result<Component> =
+        Err(anyhow::anyhow!("{name} is not compiled, and this wafer was built without a compiler"));
+    let hint = format!(
+        "make an APP.cwasm with a wafer that has one: wafer bake MODEL -o APP.wasm --compile={}-unknown-linux-gnu",
+        std::env::consts::ARCH
+    );
+    refused.hint(hint)
 }

@@ -5,18 +5,24 @@
 //! Data goes to stdout, everything else to stderr.
 
 mod answer;
+#[cfg(feature = "compiler")]
 mod bake;
+#[cfg(feature = "compiler")]
 mod bench;
 mod body;
+#[cfg(feature = "compiler")]
 mod cache;
 mod chat;
 mod cli;
 mod config;
+#[cfg(feature = "compiler")]
 mod embedded;
+mod facts;
 mod health;
 mod inspect;
 mod load;
 mod logs;
+#[cfg(feature = "compiler")]
 mod model;
 mod output;
 mod report;
@@ -45,9 +51,13 @@ fn main() -> ExitCode {
         }
         Command::Run(typed) => run::run(used(config::Run::new(typed, &environment, logging.verbose))),
         Command::Health(typed) => health::health(&used(config::health_url(typed, &environment))),
+        #[cfg(feature = "compiler")]
         Command::Bake(typed) => bake::bake(used(config::Bake::new(typed, &environment))),
+        #[cfg(feature = "compiler")]
         Command::Bench(typed) => bench::bench(&config::Bench::new(typed, &environment)),
+        #[cfg(feature = "compiler")]
         Command::Cache(cli::Cache::Ls { json }) => cache::list(json),
+        #[cfg(feature = "compiler")]
         Command::Cache(cli::Cache::Clear) => cache::clear(),
         Command::Inspect(typed) => inspect::inspect(&typed.file, typed.json),
     };

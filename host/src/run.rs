@@ -68,6 +68,9 @@ impl Speaker {
         };
         print("\n")?;
         self.guest.end(generation).await?;
+        if let Some(digest) = ending.and_then(|ending| ending.logits_digest) {
+            eprintln!("logits {digest:016x}");
+        }
         if let (true, Some(ending)) = (self.verbose, ending) {
             eprintln!("{}", statistics(ending, first, started.elapsed()));
         }
@@ -133,8 +136,11 @@ mod tests {
             (1, Some(1), "3 prompt tokens, 1 new tokens, first after 1.00 s"),
             (0, None, "3 prompt tokens, 0 new tokens, first after 3.00 s"),
         ] {
-            let ending =
-                Ending { reason: FinishReason::Stop, usage: Usage { prompt_tokens: 3, completion_tokens } };
+            let ending = Ending {
+                reason: FinishReason::Stop,
+                usage: Usage { prompt_tokens: 3, completion_tokens },
+                logits_digest: None,
+            };
             let first = first.map(Duration::from_secs);
             let found = statistics(ending, first, Duration::from_secs(3));
             assert_eq!(found, expected);

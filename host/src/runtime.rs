@@ -7,6 +7,7 @@
 //!
 //! Without a model directory the component is expected to carry its model.
 
+#[cfg(feature = "compiler")]
 mod code;
 mod engine;
 mod state;
@@ -23,16 +24,21 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+#[cfg(feature = "compiler")]
 use crate::cache::Cache;
+#[cfg(feature = "compiler")]
 use crate::model::Mount;
 use crate::output::Output;
 use crate::trap::Trap;
 
 use bindings::generator::{Error, Event, ModelInfo, Options, Prompt};
 
+#[cfg(feature = "compiler")]
 pub(crate) use code::Compiled;
-pub(crate) use engine::{engine, executor, foreign, pooled};
-pub(crate) use state::{State, Stopped};
+#[cfg(feature = "compiler")]
+pub(crate) use engine::foreign;
+pub(crate) use engine::{engine, executor, pooled};
+pub(crate) use state::State;
 
 /// The types of wit/wafer.wit; those of WASI are wasmtime's own.
 pub(crate) mod bindings {
@@ -56,26 +62,34 @@ pub(crate) mod bindings {
 /// A compiled component, ready to be instantiated.
 pub(crate) struct Runtime {
     pre: bindings::PortablePre<State>,
+    /// Where a component without a model finds one.
+    #[cfg(feature = "compiler")]
     model: Option<Mount>,
     memory: u64,
 }
 
 impl Runtime {
-    /// Compiles a component; every instance may use `memory` bytes.
-    pub(crate) fn new(wasm: &[u8], model: Option<Mount>, memory: u64) -> anyhow::Result<Self> {
+    /// Compiles a component that finds its model at `model`; every instance may use `memory` bytes.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn new(wasm: &[u8], model: Mount, memory: u64) -> anyhow::Result<Self> {
         let engine = engine()?;
         let component = compile(&engine, wasm)?;
-        Self::of(&component, model, memory)
+        Ok(Runtime { model: Some(model), ..Self::of(&component, memory)? })
     }
 
-    /// Of a component that is compiled.
-    pub(crate) fn of(component: &Component, model: Option<Mount>, memory: u64) -> anyhow::Result<Self> {
+    /// Of a component that is compiled and carries its model.
+    pub(crate) fn of(component: &Component, memory: u64) -> anyhow::Result<Self> {
         let pre = linker(component.engine())?
             .instantiate_pre(component)
             .and_then(bindings::PortablePre::new)
             .map_err(anyhow::Error::from)
             .context("the component is not of world wafer:inference/portable")?;
-        Ok(Runtime { pre, model, memory })
+        Ok(Runtime {
+            pre,
+            #[cfg(feature = "compiler")]
+            model: None,
+            memory,
+        })
     }
 
     /// A fresh instance. Its output is logged with the id of the request that it works for.
@@ -86,6 +100,7 @@ impl Runtime {
             .stderr(stderr.clone())
             // Guests have threads of their own, where waiting for the disk holds nobody up.
             .allow_blocking_current_thread(true);
+        #[cfg(feature = "compiler")]
         if let Some(model) = &self.model {
             model.show(&mut wasi)?;
         }
@@ -115,6 +130,7 @@ pub(crate) fn store(engine: &Engine, state: State) -> Store<State> {
 }
 
 /// Compiles, or finds what was compiled before; a cache that cannot be used costs time only.
+#[cfg(feature = "compiler")]
 pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> anyhow::Result<Component> {
     match Cache::open(u64::MAX) {
         Ok(cache) => cache.compile(engine, "the component without a model", wasm),

@@ -73,6 +73,49 @@ pub fn ids(value: &Value) -> Vec<u64> {
     value.as_array().expect("an array of ids").iter().map(|id| id.as_u64().expect("an id")).collect()
 }
 
+/// Whether a program of others is there that a test needs, and whatever `with` stands for. If not, the test is 'ignored': this
+/// says so and what to do; on CI it fails instead.
+///
+/// # Panics
+/// On CI, if it is missing.
+pub fn installed(program: &str, with: bool, how: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if found && with {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{program} is missing: {how}");
+    eprintln!("ignored: {program} is not there: {how}");
+    false
+}
+
+/// Sends a request to the server at `url` and returns status and body.
+///
+/// # Panics
+/// If there is no answer.
+pub fn text(url: &str, method: &str, path: &str, body: Option<&[u8]>) -> (u16, String) {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .allow_non_standard_methods(true)
+        .build()
+        .into();
+    let request = ureq::http::Request::builder().method(method).uri(format!("{url}{path}"));
+    let request = request.body(body.unwrap_or_default()).expect("a request");
+    let mut response = agent.run(request).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    let status = response.status().as_u16();
+    (status, response.body_mut().read_to_string().expect("a text"))
+}
+
+/// Posts JSON to the server at `url` and expects 200 and JSON.
+///
+/// # Panics
+/// If the answer is another.
+pub fn post(url: &str, path: &str, body: &Value) -> Value {
+    let (status, text) = text(url, "POST", path, Some(body.to_string().as_bytes()));
+    assert_eq!(status, 200, "POST {path} {body}: {text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("POST {path}: {error}: {text}"))
+}
+
 /// A running `wafer serve` on a free port. Dropping it kills it.
 pub struct Server {
     process: Child,
@@ -167,17 +210,7 @@ impl Server {
     /// # Panics
     /// If there is no answer.
     pub fn text(&self, method: &str, path: &str, body: Option<&[u8]>) -> (u16, String) {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
-            .allow_non_standard_methods(true)
-            .build()
-            .into();
-        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
-        let request = request.body(body.unwrap_or_default()).expect("a request");
-        let mut response = agent.run(request).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        let status = response.status().as_u16();
-        (status, response.body_mut().read_to_string().expect("a text"))
+        text(&self.url, method, path, body)
     }
 
     /// Posts JSON and expects 200.
@@ -185,9 +218,7 @@ impl Server {
     /// # Panics
     /// If the status is another.
     pub fn post(&self, path: &str, body: &Value) -> Value {
-        let (status, value) = self.request("POST", path, Some(body.to_string().as_bytes()));
-        assert_eq!(status, 200, "POST {path} {body}: {value}");
-        value
+        post(&self.url, path, body)
     }
 
     /// Asks the server to stop and waits for its end.

@@ -88,6 +88,7 @@ fn request(options: Options, preset: &Preset) -> Request {
             seed: options.seed.unwrap_or_else(|| Wasi.random()),
         },
         stop: options.stop,
+        digest_logits: options.digest_logits,
     }
 }
 
@@ -107,6 +108,7 @@ impl From<generate::Event> for Event {
                     prompt_tokens: count(ending.usage.prompt_tokens),
                     completion_tokens: count(ending.usage.completion_tokens),
                 },
+                logits_digest: ending.logits_digest,
             }),
         }
     }

@@ -103,6 +103,7 @@ pub(super) fn start<'s>(
             max_tokens,
             sampling: options.sampling(index, random),
             stop: options.stop.clone(),
+            digest_logits: false,
         })
     };
     prompts.iter().enumerate().map(one).collect::<Result<_, _>>().map_err(refuse)

@@ -35,7 +35,8 @@ fn run(backend: &Scripted, request: Request) -> Result<(String, Ending)> {
 fn check(chain: &[u32], request: Request, text: &str, reason: Reason, completion_tokens: usize) {
     let prompt_tokens = request.prompt.len();
     let backend = Scripted::chain(VOCABULARY, CONTEXT, chain);
-    let ending = Ending { reason, usage: Usage { prompt_tokens, completion_tokens } };
+    let usage = Usage { prompt_tokens, completion_tokens };
+    let ending = Ending { reason, usage, logits_digest: None };
     assert_eq!(run(&backend, request.clone()).unwrap(), (text.to_owned(), ending), "{request:?}");
 }
 
@@ -97,7 +98,7 @@ fn a_long_prompt_is_computed_in_chunks_without_logits() {
         Event::Prefill { done: 2 * CHUNK, total },
         Event::Token { id: ONCE, text: " Once".into() },
         Event::Token { id: UPON, text: " upon".into() },
-        Event::Finished(Ending { reason: Reason::MaxTokens, usage }),
+        Event::Finished(Ending { reason: Reason::MaxTokens, usage, logits_digest: None }),
     ];
     assert_eq!(events.unwrap(), expected);
     assert_eq!(*backend.record.forwards.borrow(), [(CHUNK, 0), (CHUNK, 0), (1, 1), (1, 1)]);

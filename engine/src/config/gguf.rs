@@ -4,7 +4,7 @@ use super::hf::every;
 use super::rope::Scaling;
 use super::{Activation, Config, Mlp, Norm, Rope, RopePairs, Window};
 use crate::error::{Error, Result};
-use crate::gguf::Metadata;
+use crate::gguf::{Metadata, Value};
 
 /// The families that can be loaded, by GGUF's names.
 pub(crate) const ARCHITECTURES: &[&str] =
@@ -15,8 +15,13 @@ struct Family {
     layer_norm: bool,
     pairs: RopePairs,
     mlp: Mlp,
-    /// Every n-th layer sees all positions, the others through a window; 0: all layers alike.
-    window_period: usize,
+    /// Sliding windows: all layers but every n-th have one, and its length where a file does not say; 0: none then.
+    windows: Option<(usize, usize)>,
+    /// Soft caps of scores and of logits where a file does not say.
+    caps: [Option<f32>; 2],
+    /// Layers of the family's largest model, which scales scores by the embedding's share of a head. Files do not
+    /// say so.
+    largest: Option<usize>,
     embedding_scale: f32,
 }
 
@@ -26,20 +31,21 @@ impl Family {
             layer_norm: false,
             pairs: RopePairs::Adjacent,
             mlp: Mlp { gated: true, activation: Activation::Silu },
-            window_period: 0,
+            windows: None,
+            caps: [None; 2],
+            largest: None,
             embedding_scale: 1.0,
         };
         let gelu = Mlp { gated: true, activation: Activation::Gelu };
         let embedding_scale = (dim as f32).sqrt();
+        let gemma = Self { pairs: RopePairs::Halves, mlp: gelu, embedding_scale, ..llama };
         Ok(match architecture {
             "llama" | "smollm3" => llama,
             "qwen2" | "qwen3" | "phi3" => Self { pairs: RopePairs::Halves, ..llama },
             "gemma2" => {
-                Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 2, embedding_scale, ..llama }
+                Self { windows: Some((2, 4096)), caps: [Some(50.0), Some(30.0)], largest: Some(46), ..gemma }
             }
-            "gemma3" => {
-                Self { pairs: RopePairs::Halves, mlp: gelu, window_period: 6, embedding_scale, ..llama }
-            }
+            "gemma3" => Self { windows: Some((6, 0)), largest: Some(62), ..gemma },
             "gpt2" => Self { layer_norm: true, mlp: Mlp { gated: false, ..gelu }, ..llama },
             "gptneox" => {
                 let mlp = Mlp { gated: false, activation: Activation::GeluErf };
@@ -52,6 +58,12 @@ impl Family {
                 )));
             }
         })
+    }
+
+    fn attention_scale(&self, layers: usize, dim: usize, heads: usize, head_dim: usize) -> f32 {
+        let is_largest = self.largest == Some(layers);
+        let length = if is_largest { dim.checked_div(heads).unwrap_or(0) } else { head_dim };
+        1.0 / (length as f32).sqrt()
     }
 }
 
@@ -91,11 +103,10 @@ impl Config {
             false => Norm::Rms(metadata.f32(&key("attention.layer_norm_rms_epsilon"))?),
         };
         let layers = size("block_count")?;
-        let window =
-            option("attention.sliding_window")?.filter(|&length| length > 0 && family.window_period > 0);
-        // Gemma 2's largest model scales by the embedding's share of a head.
-        let is_largest = architecture == "gemma2" && layers == 46;
-        let scale_length = if is_largest { dim.checked_div(heads).unwrap_or(0) } else { head_dim };
+        let cap = |name: &str, default: Option<f32>| {
+            let cap = metadata.opt_f32(&key(name))?.or(default);
+            Ok::<_, Error>(cap.filter(|&cap| cap > 0.0))
+        };
         let config = Self {
             architecture: architecture.to_owned(),
             layers,
@@ -109,29 +120,52 @@ impl Config {
             norm,
             rope: None,
             mlp: family.mlp,
-            attention_scale: 1.0 / (scale_length as f32).sqrt(),
-            attention_softcap: metadata.opt_f32(&key("attn_logit_softcapping"))?.filter(|&cap| cap > 0.0),
+            attention_scale: family.attention_scale(layers, dim, heads, head_dim),
+            attention_softcap: cap("attn_logit_softcapping", family.caps[0])?,
             window: None,
             embedding_scale: family.embedding_scale,
-            logit_softcap: metadata.opt_f32(&key("final_logit_softcapping"))?.filter(|&cap| cap > 0.0),
+            logit_softcap: cap("final_logit_softcapping", family.caps[1])?,
             parallel_residual: metadata.opt_bool(&key("use_parallel_residual"))?.unwrap_or(false),
         }
         .check()?;
-        // Phi-3 has two sets of factors; those for its original context are the ones that are loaded.
-        let original = option("rope.scaling.original_context_length")?.filter(|&original| original > 0);
-        let context = match original {
-            Some(original) if architecture == "phi3" => config.context.min(original),
-            _ => config.context,
-        };
         // After the check: lists are made for a believable number of layers and heads of a believable length.
-        let sliding = || every(layers, family.window_period);
-        let window = window.map(|length| Window { length, sliding: sliding() });
+        let window = window(metadata, &family, layers)?;
         let rope = match architecture {
             "gpt2" => None,
             _ => Some(rope(metadata, &family, head_dim, rope_factors)?),
         };
+        let context = trained_context(metadata, config.context)?;
         Ok(Self { rope, window, context, ..config })
     }
+}
+
+/// Phi-3 has two sets of factors; those for its original context are the ones that are loaded.
+fn trained_context(metadata: &Metadata, context: usize) -> Result<usize> {
+    if metadata.architecture()? != "phi3" {
+        return Ok(context);
+    }
+    let original = metadata.opt_u32("phi3.rope.scaling.original_context_length")?;
+    Ok(original.filter(|&original| original > 0).map_or(context, |original| context.min(original as usize)))
+}
+
+/// The layers' windows: a period or a list says which have one.
+fn window(metadata: &Metadata, family: &Family, layers: usize) -> Result<Option<Window>> {
+    let Some((period, length)) = family.windows else { return Ok(None) };
+    let architecture = metadata.architecture()?;
+    let key = |name: &str| format!("{architecture}.attention.{name}");
+    let length = metadata.opt_u32(&key("sliding_window"))?.map_or(length, |length| length as usize);
+    if length == 0 {
+        return Ok(None);
+    }
+    let pattern = key("sliding_window_pattern");
+    let sliding = match metadata.get(&pattern) {
+        Some(Value::Array(_)) => metadata.opt_bools(&pattern)?.unwrap_or_default(),
+        _ => every(layers, metadata.opt_u32(&pattern)?.map_or(period, |period| period as usize)),
+    };
+    if sliding.len() != layers {
+        return Err(Error::format(format!("{} windows in {pattern} for {layers} layers", sliding.len())));
+    }
+    Ok(Some(Window { length, sliding }))
 }
 
 fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&[f32]>) -> Result<Rope> {
@@ -140,21 +174,20 @@ fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&
     let number = |name: &str| Ok::<_, Error>(metadata.opt_f32(&key(name))?.map(f64::from));
     let dims = metadata.opt_u32(&key("dimension_count"))?.map_or(head_dim, |dims| dims as usize);
     let base = number("freq_base")?.unwrap_or(10_000.0);
-    let factor = number("scaling.factor")?.filter(|&factor| factor > 0.0);
+    // Older converters name the factor alone.
+    let factor = number("scaling.factor")?.or(number("scale_linear")?).filter(|&factor| factor > 0.0);
     let original = metadata.opt_u32(&key("scaling.original_context_length"))?.map(f64::from);
-    let scaling = match (metadata.opt_str(&key("scaling.type"))?.unwrap_or("none"), factor) {
+    let scaling = match (metadata.opt_str(&key("scaling.type"))?.unwrap_or("linear"), factor) {
+        ("none", _) | ("linear" | "yarn", None) => Scaling::None,
         ("linear", Some(factor)) => Scaling::Linear(factor),
         ("yarn", Some(factor)) => {
             let original = original.ok_or_else(|| {
                 Error::format(format!("metadata {} is missing", key("scaling.original_context_length")))
             })?;
-            Scaling::Yarn { factor, fast: 32.0, slow: 1.0, original }
+            let fast = number("scaling.yarn_beta_fast")?.unwrap_or(32.0);
+            let slow = number("scaling.yarn_beta_slow")?.unwrap_or(1.0);
+            Scaling::Yarn { factor, fast, slow, original }
         }
-        // Older converters name the factor alone.
-        ("none", _) => match number("scale_linear")? {
-            Some(factor) if factor > 0.0 => Scaling::Linear(factor),
-            _ => Scaling::None,
-        },
         // phi3's long contexts come with factors per pair, which the loader passes.
         ("longrope", _) => Scaling::None,
         (other, _) => return Err(Error::unsupported(format!("rope scaling {other:?}"))),
@@ -164,10 +197,11 @@ fn rope(metadata: &Metadata, family: &Family, head_dim: usize, factors: Option<&
     }
     let mut rope = Rope::new(family.pairs, dims, base, scaling, factors)?;
     if let Some(magnitude) = metadata.opt_f32(&key("scaling.attn_factor"))? {
-        rope.magnitude = magnitude;
+        rope.magnitude *= magnitude;
     }
     if architecture == "gemma3" {
-        let local = Rope::new(family.pairs, dims, 10_000.0, Scaling::None, None)?;
+        let base = number("freq_base_swa")?.unwrap_or(10_000.0);
+        let local = Rope::new(family.pairs, dims, base, Scaling::None, None)?;
         rope.window_frequencies = Some(local.frequencies);
     }
     if architecture == "smollm3" {
@@ -181,7 +215,6 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::gguf::Value;
 
     fn read(changes: &[(&str, Value)]) -> Result<Config> {
         let mut pairs: HashMap<String, Value> = [

@@ -100,6 +100,14 @@ impl Metadata {
         self.array(key, "an array of 32-bit integers", |value| integer(value)?.try_into().ok())
     }
 
+    /// An array of flags that may be there.
+    pub fn opt_bools(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.array(key, "an array of booleans", |value| match *value {
+            Value::Bool(flag) => Some(flag),
+            _ => None,
+        })
+    }
+
     fn typed<'a, T>(
         &'a self,
         key: &str,

@@ -15,6 +15,12 @@ pub(super) const GROUPS: usize = BLOCK / 4;
 /// A half-precision float's bits. ggml stores scales so, and widening them is exact.
 pub(super) type Half = u16;
 
+/// Four bits of every quant: low nibbles are group `g`, high nibbles group `g + 4`.
+pub(super) type Nibbles = [[u8; 4 * LANES]; GROUPS / 2];
+
+/// One bit of every quant: bit `g` of byte `i` belongs to byte `i` of group `g`.
+pub(super) type Bits = [u8; 4 * LANES];
+
 /// 8-bit weights: `w = scale · q`, q in −128..=127. 8.5 bits a weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(32))]
@@ -29,8 +35,7 @@ pub(super) struct Q8 {
 #[repr(C, align(32))]
 pub(super) struct Q4 {
     pub(super) scales: [Half; LANES],
-    /// Low nibbles: group `g`; high nibbles: group `g + 4`.
-    pub(super) quants: [[u8; 4 * LANES]; GROUPS / 2],
+    pub(super) quants: Nibbles,
 }
 
 /// 4-bit weights with an offset: `w = scale · q + offset`, q in 0..=15. 5 bits a weight.
@@ -39,8 +44,83 @@ pub(super) struct Q4 {
 pub(super) struct Q4Offset {
     pub(super) scales: [Half; LANES],
     pub(super) offsets: [Half; LANES],
-    /// As in [`Q4`].
-    pub(super) quants: [[u8; 4 * LANES]; GROUPS / 2],
+    pub(super) quants: Nibbles,
+}
+
+/// 5-bit weights with an offset: `w = scale · q + offset`, q in 0..=31. 6 bits a weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(32))]
+pub(super) struct Q5Offset {
+    pub(super) scales: [Half; LANES],
+    pub(super) offsets: [Half; LANES],
+    /// The lower four bits.
+    pub(super) quants: Nibbles,
+    /// The fifth bit.
+    pub(super) fifths: Bits,
+}
+
+/// What the forms with an offset have in common, so that they share their kernels.
+pub(super) trait Offset {
+    /// The scale of every row.
+    fn scales(&self) -> &[Half; LANES];
+    /// What is added to the scaled quants of every row.
+    fn offsets(&self) -> &[Half; LANES];
+    /// The lower four bits of the quants.
+    fn quants(&self) -> &Nibbles;
+    /// The fifth bit, where there is one.
+    fn fifths(&self) -> Option<&Bits>;
+
+    /// The quant of column `i` in row `lane`.
+    #[inline(always)]
+    fn quant(&self, lane: usize, i: usize) -> u8 {
+        let (byte, group) = (4 * lane + i % 4, i / 4);
+        let low = self.quants()[group % (GROUPS / 2)][byte] >> (i / 16 * 4) & 15;
+        low | self.fifths().map_or(0, |bits| (bits[byte] >> group & 1) << 4)
+    }
+}
+
+impl Offset for Q4Offset {
+    #[inline(always)]
+    fn scales(&self) -> &[Half; LANES] {
+        &self.scales
+    }
+
+    #[inline(always)]
+    fn offsets(&self) -> &[Half; LANES] {
+        &self.offsets
+    }
+
+    #[inline(always)]
+    fn quants(&self) -> &Nibbles {
+        &self.quants
+    }
+
+    #[inline(always)]
+    fn fifths(&self) -> Option<&Bits> {
+        None
+    }
+}
+
+impl Offset for Q5Offset {
+    #[inline(always)]
+    fn scales(&self) -> &[Half; LANES] {
+        &self.scales
+    }
+
+    #[inline(always)]
+    fn offsets(&self) -> &[Half; LANES] {
+        &self.offsets
+    }
+
+    #[inline(always)]
+    fn quants(&self) -> &Nibbles {
+        &self.quants
+    }
+
+    #[inline(always)]
+    fn fifths(&self) -> Option<&Bits> {
+        Some(&self.fifths)
+    }
 }
 
 impl Q8 {
@@ -54,6 +134,15 @@ impl Q4 {
 impl Q4Offset {
     pub(super) const ZERO: Self =
         Self { scales: [0; LANES], offsets: [0; LANES], quants: [[0; 4 * LANES]; GROUPS / 2] };
+}
+
+impl Q5Offset {
+    pub(super) const ZERO: Self = Self {
+        scales: [0; LANES],
+        offsets: [0; LANES],
+        quants: [[0; 4 * LANES]; GROUPS / 2],
+        fifths: [0; 4 * LANES],
+    };
 }
 
 /// Widens a half-precision float without a conversion instruction: finite values exactly; infinities and

@@ -114,10 +114,12 @@ fn tile<const T: usize>(isa: Isa, matrix: &Matrix, panel: usize, x: &Activations
                 (Data::Bf16(data), Isa::Avx2 | Isa::Avx512) => return x86::bf16_avx2(&data[columns], x, row),
                 (Data::Q8(data), Isa::Avx2) => return x86::q8_avx2(&data[blocks], x, row),
                 (Data::Q4(data), Isa::Avx2) => return x86::q4_avx2(&data[blocks], x, row),
-                (Data::Q4Offset(data), Isa::Avx2) => return x86::q4_offset_avx2(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::Avx2) => return x86::offset_avx2(&data[blocks], x, row),
+                (Data::Q5Offset(data), Isa::Avx2) => return x86::offset_avx2(&data[blocks], x, row),
                 (Data::Q8(data), Isa::Avx512) => return x86::q8_avx512(&data[blocks], x, row),
                 (Data::Q4(data), Isa::Avx512) => return x86::q4_avx512(&data[blocks], x, row),
-                (Data::Q4Offset(data), Isa::Avx512) => return x86::q4_offset_avx512(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::Avx512) => return x86::offset_avx512(&data[blocks], x, row),
+                (Data::Q5Offset(data), Isa::Avx512) => return x86::offset_avx512(&data[blocks], x, row),
                 _ => {}
             }
         }
@@ -131,15 +133,16 @@ fn tile<const T: usize>(isa: Isa, matrix: &Matrix, panel: usize, x: &Activations
             match (&matrix.data, isa) {
                 (Data::Q8(data), Isa::Neon) => return neon::q8_neon(&data[blocks], x, row),
                 (Data::Q4(data), Isa::Neon) => return neon::q4_neon(&data[blocks], x, row),
-                (Data::Q4Offset(data), Isa::Neon) => return neon::q4_offset_neon(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::Neon) => return neon::offset_neon(&data[blocks], x, row),
+                (Data::Q5Offset(data), Isa::Neon) => return neon::offset_neon(&data[blocks], x, row),
                 (Data::Q8(data), Isa::Dotprod) => return neon::q8_dotprod(&data[blocks], x, row),
                 (Data::Q4(data), Isa::Dotprod) => return neon::q4_dotprod(&data[blocks], x, row),
-                (Data::Q4Offset(data), Isa::Dotprod) => {
-                    return neon::q4_offset_dotprod(&data[blocks], x, row);
-                }
+                (Data::Q4Offset(data), Isa::Dotprod) => return neon::offset_dotprod(&data[blocks], x, row),
+                (Data::Q5Offset(data), Isa::Dotprod) => return neon::offset_dotprod(&data[blocks], x, row),
                 (Data::Q8(data), Isa::I8mm) => return neon::q8_i8mm(&data[blocks], x, row),
                 (Data::Q4(data), Isa::I8mm) => return neon::q4_i8mm(&data[blocks], x, row),
-                (Data::Q4Offset(data), Isa::I8mm) => return neon::q4_offset_i8mm(&data[blocks], x, row),
+                (Data::Q4Offset(data), Isa::I8mm) => return neon::offset_i8mm(&data[blocks], x, row),
+                (Data::Q5Offset(data), Isa::I8mm) => return neon::offset_i8mm(&data[blocks], x, row),
                 _ => {}
             }
         }
@@ -150,7 +153,8 @@ fn tile<const T: usize>(isa: Isa, matrix: &Matrix, panel: usize, x: &Activations
         match (&matrix.data, isa) {
             (Data::Q8(data), Isa::Wasm) => return wasm::q8(&data[blocks], x, row),
             (Data::Q4(data), Isa::Wasm) => return wasm::q4(&data[blocks], x, row),
-            (Data::Q4Offset(data), Isa::Wasm) => return wasm::q4_offset(&data[blocks], x, row),
+            (Data::Q4Offset(data), Isa::Wasm) => return wasm::offset(&data[blocks], x, row),
+            (Data::Q5Offset(data), Isa::Wasm) => return wasm::offset(&data[blocks], x, row),
             _ => {}
         }
     }
@@ -161,7 +165,8 @@ fn tile<const T: usize>(isa: Isa, matrix: &Matrix, panel: usize, x: &Activations
         Data::Bf16(data) => scalar::float(&data[columns], brain, x, row),
         Data::Q8(data) => scalar::q8(&data[blocks], x, row),
         Data::Q4(data) => scalar::q4(&data[blocks], x, row),
-        Data::Q4Offset(data) => scalar::q4_offset(&data[blocks], x, row),
+        Data::Q4Offset(data) => scalar::offset(&data[blocks], x, row),
+        Data::Q5Offset(data) => scalar::offset(&data[blocks], x, row),
     }
 }
 
@@ -208,7 +213,7 @@ mod tests {
             weights in prop::collection::vec(-3.0_f32..3.0, 97),
             values in prop::collection::vec(-20.0_f32..20.0, 89),
         ) {
-            for form in [Form::F32, Form::F16, Form::Bf16, Form::Q8, Form::Q4, Form::Q4Offset] {
+            for form in [Form::F32, Form::F16, Form::Bf16, Form::Q8, Form::Q4, Form::Q4Offset, Form::Q5Offset] {
                 check(form, rows, blocks * BLOCK, inputs, &weights, &values);
             }
         }
@@ -216,7 +221,7 @@ mod tests {
 
     #[test]
     fn extremes_do_not_saturate() {
-        for form in [Form::Q8, Form::Q4, Form::Q4Offset] {
+        for form in [Form::Q8, Form::Q4, Form::Q4Offset, Form::Q5Offset] {
             for (weights, values) in [
                 (vec![1.0], vec![1.0]),
                 (vec![-1.0], vec![1.0]),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use candle_core::quantized::GgmlDType;
 
-use super::block::{self, BLOCK, LANES, Q4, Q4Offset, Q8};
+use super::block::{self, BLOCK, LANES, Offset, Q4, Q4Offset, Q5Offset, Q8};
 use super::{ggml, pack};
 use crate::error::{Error, Result};
 
@@ -23,6 +23,8 @@ pub enum Form {
     Q4,
     /// 4 bits, a scale and an offset per 32.
     Q4Offset,
+    /// 5 bits, a scale and an offset per 32.
+    Q5Offset,
 }
 
 impl Form {
@@ -34,13 +36,14 @@ impl Form {
             GgmlDType::BF16 => Self::Bf16,
             GgmlDType::Q4_0 => Self::Q4,
             GgmlDType::Q4_1 | GgmlDType::Q4K => Self::Q4Offset,
+            GgmlDType::Q5_0 | GgmlDType::Q5_1 | GgmlDType::Q5K => Self::Q5Offset,
             _ => Self::Q8,
         }
     }
 
     /// True if activations are quantised before they meet a matrix of this form.
     pub fn is_quantized(self) -> bool {
-        matches!(self, Self::Q8 | Self::Q4 | Self::Q4Offset)
+        matches!(self, Self::Q8 | Self::Q4 | Self::Q4Offset | Self::Q5Offset)
     }
 
     /// Bytes of a packed matrix, its last panel padded with empty rows; `None` if beyond 64 bits.
@@ -52,6 +55,7 @@ impl Form {
             Self::Q8 => (BLOCK as u64, size_of::<Q8>()),
             Self::Q4 => (BLOCK as u64, size_of::<Q4>()),
             Self::Q4Offset => (BLOCK as u64, size_of::<Q4Offset>()),
+            Self::Q5Offset => (BLOCK as u64, size_of::<Q5Offset>()),
         };
         (blocks / columns_per_unit).checked_mul(unit as u64)
     }
@@ -65,6 +69,7 @@ pub(super) enum Data {
     Q8(Vec<Q8>),
     Q4(Vec<Q4>),
     Q4Offset(Vec<Q4Offset>),
+    Q5Offset(Vec<Q5Offset>),
 }
 
 /// A weight matrix `[rows, columns]`, packed in panels of 16 rows. A linear layer computes `y = W·x`.
@@ -103,6 +108,7 @@ impl Matrix {
             Form::Q8 => Data::Q8(vec![Q8::ZERO; blocks]),
             Form::Q4 => Data::Q4(vec![Q4::ZERO; blocks]),
             Form::Q4Offset => Data::Q4Offset(vec![Q4Offset::ZERO; blocks]),
+            Form::Q5Offset => Data::Q5Offset(vec![Q5Offset::ZERO; blocks]),
         };
         Ok(Self { rows, columns, filled: 0, data })
     }
@@ -126,6 +132,7 @@ impl Matrix {
             Data::Q8(_) => Form::Q8,
             Data::Q4(_) => Form::Q4,
             Data::Q4Offset(_) => Form::Q4Offset,
+            Data::Q5Offset(_) => Form::Q5Offset,
         }
     }
 
@@ -168,6 +175,7 @@ impl Matrix {
             Data::Q8(data) => pack::q8(dtype, raw, &mut data[blocks], lane),
             Data::Q4(data) => pack::q4(raw, &mut data[blocks], lane),
             Data::Q4Offset(data) => pack::q4_offset(dtype, raw, &mut data[blocks], lane),
+            Data::Q5Offset(data) => pack::q5_offset(dtype, raw, &mut data[blocks], lane),
         }
     }
 
@@ -199,6 +207,9 @@ impl Matrix {
             }
             Data::Q4Offset(data) => {
                 data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q4_offset_floats(v, to, lane));
+            }
+            Data::Q5Offset(data) => {
+                data[blocks].iter_mut().zip(chunks).for_each(|(to, v)| pack::q5_offset_floats(v, to, lane));
             }
         }
     }
@@ -240,13 +251,16 @@ impl Matrix {
                     *y = std::array::from_fn(|i| scale * (nibble(&block.quants, i) - 8.0));
                 }
             }
-            Data::Q4Offset(data) => {
-                for (block, y) in data[blocks].iter().zip(chunks) {
-                    let (scale, offset) =
-                        (block::widen(block.scales[lane]), block::widen(block.offsets[lane]));
-                    *y = std::array::from_fn(|i| scale * nibble(&block.quants, i) + offset);
-                }
-            }
+            Data::Q4Offset(data) => offset_row(&data[blocks], lane, chunks),
+            Data::Q5Offset(data) => offset_row(&data[blocks], lane, chunks),
         }
+    }
+}
+
+/// Widens a row of a form with an offset.
+fn offset_row<B: Offset>(blocks: &[B], lane: usize, out: &mut [[f32; BLOCK]]) {
+    for (block, y) in blocks.iter().zip(out) {
+        let (scale, offset) = (block::widen(block.scales()[lane]), block::widen(block.offsets()[lane]));
+        *y = std::array::from_fn(|i| scale * f32::from(block.quant(lane, i)) + offset);
     }
 }

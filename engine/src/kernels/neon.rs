@@ -10,7 +10,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::activations::Activations;
-use super::block::{BLOCK, GROUPS, LANES, Q4, Q4Offset, Q8, widen};
+use super::block::{BLOCK, Bits, GROUPS, LANES, Nibbles, Offset, Q4, Q8, widen};
 use super::scalar::Tile;
 
 /// Rows of a vector.
@@ -75,13 +75,22 @@ fn smmla(mut sums: int32x4_t, weights: int8x16_t, quants: int8x16_t) -> int32x4_
     sums
 }
 
-/// Both halves of a vector of nibbles: columns `4 g` and columns `16 + 4 g`.
+/// Both halves of a vector of quants, columns `4 g` and columns `16 + 4 g` for group `g`, with their fifth bits if
+/// they have any.
 #[inline(always)]
-fn split(nibbles: uint8x16_t) -> [int8x16_t; 2] {
+fn split(block: &Nibbles, fifths: Option<&Bits>, group: usize, vector: usize) -> [int8x16_t; 2] {
+    let nibbles = bytes(&block[group], vector);
     // SAFETY: NEON is part of every aarch64 processor.
     unsafe {
-        let low = vandq_u8(nibbles, vdupq_n_u8(15));
-        [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(vshrq_n_u8::<4>(nibbles))]
+        let mut halves = [vandq_u8(nibbles, vdupq_n_u8(15)), vshrq_n_u8::<4>(nibbles)];
+        if let Some(bits) = fifths {
+            let (bits, fifth) = (bytes(bits, vector), vdupq_n_u8(16));
+            // A shift by a negative number is one to the right.
+            for (half, by) in halves.iter_mut().zip([4 - group as i8, -(group as i8)]) {
+                *half = vorrq_u8(*half, vandq_u8(vshlq_u8(bits, vdupq_n_s8(by)), fifth));
+            }
+        }
+        halves.map(|half| vreinterpretq_s8_u8(half))
     }
 }
 
@@ -126,7 +135,8 @@ mod plain {
 
     #[inline]
     pub(super) fn nibbles<const T: usize>(
-        block: &[[u8; 4 * LANES]; GROUPS / 2],
+        block: &Nibbles,
+        fifths: Option<&Bits>,
         vector: usize,
         quants: &[&[i8]; T],
         at: usize,
@@ -134,12 +144,12 @@ mod plain {
         std::array::from_fn(|t| {
             // SAFETY: NEON is part of every aarch64 processor.
             unsafe {
-                // A lane adds up eight products of at most 15 · 127: they fit 16 bits.
+                // A lane adds up eight products of at most 31 · 127: they fit 16 bits.
                 let mut products = [vdupq_n_s16(0); 2];
                 let x = [sixteen(quants[t], at), sixteen(quants[t], at + 16)];
                 let x = x.map(|x| [spread!(x, 0), spread!(x, 1), spread!(x, 2), spread!(x, 3)]);
                 for group in 0..GROUPS / 2 {
-                    let weights = split(bytes(&block[group], vector));
+                    let weights = split(block, fifths, group, vector);
                     for half in 0..2 {
                         let (weights, x) = (weights[half], x[half][group]);
                         products[0] = vmlal_s8(products[0], vget_low_s8(weights), vget_low_s8(x));
@@ -179,13 +189,14 @@ mod dotprod {
     #[target_feature(enable = "dotprod")]
     #[inline]
     pub(super) fn nibbles<const T: usize>(
-        block: &[[u8; 4 * LANES]; GROUPS / 2],
+        block: &Nibbles,
+        fifths: Option<&Bits>,
         vector: usize,
         quants: &[&[i8]; T],
         at: usize,
     ) -> Dots<T> {
         let mut dots = [vdupq_n_s32(0); T];
-        let weights: [[int8x16_t; 2]; 4] = std::array::from_fn(|group| split(bytes(&block[group], vector)));
+        let weights: [[int8x16_t; 2]; 4] = std::array::from_fn(|group| split(block, fifths, group, vector));
         for half in 0..2 {
             let weights = weights.map(|both| both[half]);
             for t in 0..T {
@@ -228,15 +239,16 @@ mod i8mm {
     #[target_feature(enable = "dotprod,i8mm")]
     #[inline]
     pub(super) fn nibbles<const T: usize>(
-        block: &[[u8; 4 * LANES]; GROUPS / 2],
+        block: &Nibbles,
+        fifths: Option<&Bits>,
         vector: usize,
         quants: &[&[i8]; T],
         at: usize,
     ) -> Dots<T> {
         if T == 1 {
-            return dotprod::nibbles(block, vector, quants, at);
+            return dotprod::nibbles(block, fifths, vector, quants, at);
         }
-        let weights: [[int8x16_t; 2]; 4] = std::array::from_fn(|group| split(bytes(&block[group], vector)));
+        let weights: [[int8x16_t; 2]; 4] = std::array::from_fn(|group| split(block, fifths, group, vector));
         let pair = |pair: usize| {
             let (half, first) = (pair / 2, pair % 2 * 2);
             [weights[first][half], weights[first + 1][half]]
@@ -303,7 +315,7 @@ macro_rules! kernel {
 
 /// The kernels of a family, for every form, compiled for its instructions.
 macro_rules! family {
-    ($family:ident, $features:literal, $q8:ident, $q4:ident, $q4_offset:ident) => {
+    ($family:ident, $features:literal, $q8:ident, $q4:ident, $offset:ident) => {
         #[target_feature(enable = $features)]
         pub(super) fn $q8<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
             kernel!(panel, x, row, T, |block, vector, quants, b, sums, scales, totals| {
@@ -319,7 +331,7 @@ macro_rules! family {
         #[target_feature(enable = $features)]
         pub(super) fn $q4<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> Tile<T> {
             kernel!(panel, x, row, T, |block, vector, quants, b, sums, scales, totals| {
-                let dots = $family::nibbles(&block.quants, vector, quants, b * BLOCK);
+                let dots = $family::nibbles(&block.quants, None, vector, quants, b * BLOCK);
                 let weight_scales = halves(&block.scales, vector);
                 for t in 0..T {
                     let dot = vsubq_s32(dots[t], vdupq_n_s32(8 * totals[t][b]));
@@ -329,11 +341,15 @@ macro_rules! family {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn $q4_offset<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
+        pub(super) fn $offset<B: Offset, const T: usize>(
+            panel: &[B],
+            x: &Activations,
+            row: usize,
+        ) -> Tile<T> {
             kernel!(panel, x, row, T, |block, vector, quants, b, sums, scales, totals| {
-                let dots = $family::nibbles(&block.quants, vector, quants, b * BLOCK);
+                let dots = $family::nibbles(block.quants(), block.fifths(), vector, quants, b * BLOCK);
                 let (weight_scales, offsets) =
-                    (halves(&block.scales, vector), halves(&block.offsets, vector));
+                    (halves(block.scales(), vector), halves(block.offsets(), vector));
                 for t in 0..T {
                     sums[t] = add(sums[t], dots[t], weight_scales, scales[t][b]);
                     let product = vdupq_n_f32(scales[t][b] * totals[t][b] as f32);
@@ -354,6 +370,6 @@ fn add(sums: float32x4_t, dots: int32x4_t, weight_scales: float32x4_t, scale: f3
     }
 }
 
-family!(plain, "neon", q8_neon, q4_neon, q4_offset_neon);
-family!(dotprod, "dotprod", q8_dotprod, q4_dotprod, q4_offset_dotprod);
-family!(i8mm, "dotprod,i8mm", q8_i8mm, q4_i8mm, q4_offset_i8mm);
+family!(plain, "neon", q8_neon, q4_neon, offset_neon);
+family!(dotprod, "dotprod", q8_dotprod, q4_dotprod, offset_dotprod);
+family!(i8mm, "dotprod,i8mm", q8_i8mm, q4_i8mm, offset_i8mm);

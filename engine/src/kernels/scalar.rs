@@ -5,7 +5,7 @@
 //! scale)`, each operation rounded to single precision, blocks in order. Every other kernel gives these bits.
 
 use super::activations::Activations;
-use super::block::{BLOCK, LANES, Q4, Q4Offset, Q8, widen};
+use super::block::{BLOCK, LANES, Nibbles, Offset, Q4, Q8, widen};
 
 /// What a kernel returns: `[T][16]`.
 pub(super) type Tile<const T: usize> = [[f32; LANES]; T];
@@ -27,16 +27,17 @@ pub(super) fn q4<const T: usize>(panel: &[Q4], x: &Activations, row: usize) -> T
     })
 }
 
-pub(super) fn q4_offset<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
+/// Four or five bits, with an offset.
+pub(super) fn offset<B: Offset, const T: usize>(panel: &[B], x: &Activations, row: usize) -> Tile<T> {
     quantized::<T>(panel.len(), x, row, |b, lane, q, sum, scale| {
         let block = &panel[b];
-        let dot = nibbles(&block.quants, lane, q);
-        let product = dot as f32 * (widen(block.scales[lane]) * scale);
-        [product, widen(block.offsets[lane]) * (scale * sum as f32)]
+        let dot: i32 = (0..BLOCK).map(|i| i32::from(block.quant(lane, i)) * i32::from(q[i])).sum();
+        let product = dot as f32 * (widen(block.scales()[lane]) * scale);
+        [product, widen(block.offsets()[lane]) * (scale * sum as f32)]
     })
 }
 
-fn nibbles(quants: &[[u8; 4 * LANES]; 4], lane: usize, q: &[i8]) -> i32 {
+fn nibbles(quants: &Nibbles, lane: usize, q: &[i8]) -> i32 {
     let nibble = |i: usize| quants[i % 16 / 4][4 * lane + i % 4] >> (i / 16 * 4) & 15;
     (0..BLOCK).map(|i| i32::from(nibble(i)) * i32::from(q[i])).sum()
 }

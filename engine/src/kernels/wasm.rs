@@ -1,4 +1,4 @@
-//! WebAssembly kernels: 128-bit SIMD, with the relaxed dot product for 4-bit weights.
+//! WebAssembly kernels: 128-bit SIMD, with the relaxed dot product for 4- and 5-bit weights.
 //!
 //! `i16x8.relaxed_dot_i8x16_i7x16_s` is relaxed only for second operands beyond 0..=127 and for pairs that
 //! overflow 16 bits; within those bounds it is exact, hence the same on every machine. Nibbles are such an
@@ -15,7 +15,7 @@
 use std::arch::wasm32::*;
 
 use super::activations::Activations;
-use super::block::{BLOCK, GROUPS, LANES, Q4, Q4Offset, Q8};
+use super::block::{BLOCK, GROUPS, LANES, Offset, Q4, Q8};
 use super::scalar::Tile;
 
 /// Rows of a vector: a panel is worked on in four quarters, several at a time where registers allow.
@@ -133,16 +133,17 @@ fn store<const T: usize>(tile: &mut Tile<T>, t: usize, vector: usize, sums: v128
 pub(super) fn q8<const T: usize>(panel: &[Q8], x: &Activations, row: usize) -> Tile<T> {
     let mut tile = [[0.0; LANES]; T];
     match T {
-        1 => (0..2).for_each(|half| q8_part::<T, 2, 2>(panel, x, row, 2 * half, &mut tile)),
-        _ => (0..4).for_each(|vector| q8_part::<T, 1, 1>(panel, x, row, vector, &mut tile)),
+        // All of a panel at once: taken in parts, memory would wait while a part is in the cache.
+        1 => q8_part::<T, 4>(panel, x, row, 0, &mut tile),
+        _ => (0..4).for_each(|vector| q8_part::<T, 1>(panel, x, row, vector, &mut tile)),
     }
     tile
 }
 
-/// `V` vectors of a panel from vector `first` on, `U` groups in a round. A dot product takes two lanes until
-/// its block's end: columns 0 and 1 in one, 2 and 3 of every group in the other.
+/// `V` vectors of a panel from vector `first` on. A dot product takes two lanes until its block's end: columns 0
+/// and 1 in one, 2 and 3 of every group in the other.
 #[inline(always)]
-fn q8_part<const T: usize, const V: usize, const U: usize>(
+fn q8_part<const T: usize, const V: usize>(
     panel: &[Q8],
     x: &Activations,
     row: usize,
@@ -152,39 +153,29 @@ fn q8_part<const T: usize, const V: usize, const U: usize>(
     let view = x.interleaved::<T>(row);
     let (mut quants, mut scales) = (view.wide.as_ptr(), view.scales.as_ptr());
     let group_quants = if T == 1 { 8 } else { 4 * T };
-    let rounds = if U == 1 { unknown::<GROUPS>() } else { unknown::<{ GROUPS / 2 }>() };
+    let groups = unknown::<GROUPS>();
     let mut sums = [[f32x4_splat(0.0); V]; T];
     for block in panel {
         let mut dots = [[[i32x4_splat(0); 2]; V]; T];
         let weights = block.quants.as_flattened()[16 * first..].as_ptr();
-        let mut round = |round: usize| {
-            let (quants, weights) = (
-                quants.wrapping_add(round * U * group_quants),
-                weights.wrapping_add(round * U * GROUP_BYTES),
-            );
+        let mut round = |group: usize| {
             // SAFETY: the view has the quants of every group of the panel, and a block its groups one after
             // the other.
             unsafe {
-                for u in 0..U {
-                    let four = wide_groups_of::<T>(quants.add(u * group_quants));
-                    for v in 0..V {
-                        for side in 0..2 {
-                            let pair = weights.add(u * GROUP_BYTES + 16 * v + 8 * side);
-                            let pair = i16x8_load_extend_i8x8(pair);
-                            for t in 0..T {
-                                let products = i32x4_dot_i16x8(pair, four[t]);
-                                dots[t][v][side] = i32x4_add(dots[t][v][side], products);
-                            }
+                let four = wide_groups_of::<T>(quants.wrapping_add(group * group_quants));
+                for v in 0..V {
+                    for side in 0..2 {
+                        let pair = weights.wrapping_add(group * GROUP_BYTES + 16 * v + 8 * side);
+                        let pair = i16x8_load_extend_i8x8(pair);
+                        for t in 0..T {
+                            let products = i32x4_dot_i16x8(pair, four[t]);
+                            dots[t][v][side] = i32x4_add(dots[t][v][side], products);
                         }
                     }
                 }
             }
         };
-        if U == 1 {
-            rounds!(rounds, ROUND in [0 1 2 3 4 5 6 7] { round(ROUND) });
-        } else {
-            rounds!(rounds, ROUND in [0 1 2 3] { round(ROUND) });
-        }
+        rounds!(groups, GROUP in [0 1 2 3 4 5 6 7] { round(GROUP) });
         quants = quants.wrapping_add(GROUPS * group_quants);
         // SAFETY: the view has `T` scales for every block.
         let row_scales = unsafe { per_row::<T>(scales.cast()) };
@@ -241,6 +232,45 @@ unsafe fn nibbles<const T: usize, const V: usize>(
         }
     };
     rounds!(groups, GROUP in [0 1 2 3] { round(GROUP) });
+}
+
+/// As [`nibbles`] with a fifth bit, the dot products in one 32-bit lane each: two groups are all that 16 bits hold.
+///
+/// # Safety
+/// As for [`nibbles`]; `fifths` must point to the same vector of the block's fifth bits.
+#[inline(always)]
+unsafe fn fives<const T: usize, const V: usize>(
+    weights: *const u8,
+    fifths: *const u8,
+    quants: *const u8,
+    groups: usize,
+) -> [[v128; V]; T] {
+    let (mask, fifth) = (u8x16_splat(15), u8x16_splat(16));
+    let mut dots = [[i32x4_splat(0); V]; T];
+    let mut round = |group: usize| {
+        // SAFETY: the caller's promise; `group` is one of a block's.
+        unsafe {
+            let quants = quants.add(16 * group);
+            let (low, high) = (groups_of::<T>(quants), groups_of::<T>(quants.add(2 * BLOCK)));
+            for v in 0..V {
+                let both = v128_load(weights.add(GROUP_BYTES * group + 16 * v).cast());
+                let bits = v128_load(fifths.add(16 * v).cast());
+                let left = v128_and(u16x8_shl(bits, 4 - group as u32), fifth);
+                let right = v128_and(u16x8_shr(bits, group as u32), fifth);
+                let lower = v128_or(v128_and(both, mask), left);
+                let upper = v128_or(v128_and(u16x8_shr(both, 4), mask), right);
+                for t in 0..T {
+                    let sum = i16x8_add(
+                        i16x8_relaxed_dot_i8x16_i7x16(low[t], lower),
+                        i16x8_relaxed_dot_i8x16_i7x16(high[t], upper),
+                    );
+                    dots[t][v] = i32x4_add(dots[t][v], i32x4_extadd_pairwise_i16x8(sum));
+                }
+            }
+        }
+    };
+    rounds!(groups, GROUP in [0 1 2 3] { round(GROUP) });
+    dots
 }
 
 /// Runs `part(first vector)` over a panel, as many vectors at a time as keep the sums in registers.
@@ -305,13 +335,14 @@ fn q4_part<const T: usize, const V: usize>(
     }
 }
 
-pub(super) fn q4_offset<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
-    panel!(q4_offset_part, T, panel, x, row)
+/// Four or five bits, with an offset.
+pub(super) fn offset<B: Offset, const T: usize>(panel: &[B], x: &Activations, row: usize) -> Tile<T> {
+    panel!(offset_part, T, panel, x, row)
 }
 
 #[inline(always)]
-fn q4_offset_part<const T: usize, const V: usize>(
-    panel: &[Q4Offset],
+fn offset_part<const T: usize, const V: usize>(
+    panel: &[impl Offset],
     x: &Activations,
     row: usize,
     first: usize,
@@ -323,13 +354,19 @@ fn q4_offset_part<const T: usize, const V: usize>(
     let groups = unknown::<{ GROUPS / 2 }>();
     let mut sums = [[f32x4_splat(0.0); V]; T];
     for block in panel {
-        let mut pairs = [[i16x8_splat(0); V]; T];
         // SAFETY: the view has the quants of every block of the panel, and `T` scales and products for
         // every block.
-        let (row_scales, row_products) = unsafe {
-            let weights = block.quants.as_flattened()[16 * first..].as_ptr();
-            nibbles::<T, V>(weights, quants.cast(), groups, &mut pairs);
-            (per_row::<T>(scales.cast()), per_row::<T>(products.cast()))
+        let (dots, row_scales, row_products) = unsafe {
+            let weights = block.quants().as_flattened()[16 * first..].as_ptr();
+            let dots = match block.fifths() {
+                Some(fifths) => fives::<T, V>(weights, fifths[16 * first..].as_ptr(), quants.cast(), groups),
+                None => {
+                    let mut pairs = [[i16x8_splat(0); V]; T];
+                    nibbles::<T, V>(weights, quants.cast(), groups, &mut pairs);
+                    pairs.map(|pairs| pairs.map(|pair| i32x4_extadd_pairwise_i16x8(pair)))
+                }
+            };
+            (dots, per_row::<T>(scales.cast()), per_row::<T>(products.cast()))
         };
         quants = quants.wrapping_add(4 * BLOCK);
         (scales, products) = (scales.wrapping_add(T), products.wrapping_add(T));
@@ -337,11 +374,11 @@ fn q4_offset_part<const T: usize, const V: usize>(
             // SAFETY: a block has 16 scales and 16 offsets.
             let (weight_scales, offsets) = unsafe {
                 let at = QUARTER * (first + v);
-                (halves(block.scales[at..].as_ptr()), halves(block.offsets[at..].as_ptr()))
+                (halves(block.scales()[at..].as_ptr()), halves(block.offsets()[at..].as_ptr()))
             };
             for t in 0..T {
                 let scale = f32x4_mul(weight_scales, row_scales[t]);
-                let dot = f32x4_convert_i32x4(i32x4_extadd_pairwise_i16x8(pairs[t][v]));
+                let dot = f32x4_convert_i32x4(dots[t][v]);
                 sums[t][v] = f32x4_add(sums[t][v], f32x4_mul(dot, scale));
                 sums[t][v] = f32x4_add(sums[t][v], f32x4_mul(offsets, row_products[t]));
             }

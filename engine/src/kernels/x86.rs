@@ -1,7 +1,8 @@
 //! x86-64 kernels: AVX2, and AVX-512 with VNNI.
 //!
 //! AVX2 has no 8-bit dot product, so pairs are multiplied and added into 16 bits first. That cannot saturate:
-//! 4-bit weights give at most 16 · 15 · 127 = 30480 over a whole block, and 8-bit ones are fed as |w| and
+//! 4-bit weights give at most 16 · 15 · 127 = 30480 over a whole block, 5-bit ones 8 · 31 · 127 = 31496 over half
+//! of one, and 8-bit ones are fed as |w| and
 //! x · sign(w), at most 2 · 128 · 127 = 32512 a pair. VNNI adds four products straight into 32 bits; it wants
 //! one unsigned operand, so 8-bit weights are shifted by 128 and the shift is taken out again with the sums.
 #![allow(clippy::needless_range_loop, reason = "parallel arrays, indexed alike")]
@@ -10,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::activations::Activations;
-use super::block::{BLOCK, GROUPS, LANES, Q4, Q4Offset, Q8};
+use super::block::{BLOCK, Bits, GROUPS, LANES, Nibbles, Offset, Q4, Q8};
 use super::ggml::brain;
 use super::scalar::{Tile, float};
 
@@ -123,22 +124,31 @@ fn q8_part<const T: usize, const H: usize>(
     }
 }
 
-/// The dot products of one block of nibbles with `T` rows, not yet shifted by 8.
+/// The dot products of one block of 4-bit quants (5-bit ones with `fifths`) with `T` rows.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn nibbles_avx2<const T: usize, const H: usize>(
-    block: &[[u8; 4 * LANES]; GROUPS / 2],
+    block: &Nibbles,
+    fifths: Option<&Bits>,
     first: usize,
     quants: &[&[i8]; T],
     at: usize,
 ) -> [[__m256i; H]; T] {
-    let mask = _mm256_set1_epi8(15);
-    let mut pairs = [[_mm256_setzero_si256(); H]; T];
+    let (mask, fifth) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
+    let ones = _mm256_set1_epi16(1);
+    let mut dots = [[_mm256_setzero_si256(); H]; T];
+    let mut pairs = dots;
     for (group, row) in block.iter().enumerate() {
         for h in 0..H {
             let bytes = octet(row, first + h);
-            let low = _mm256_and_si256(bytes, mask);
-            let high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+            let mut low = _mm256_and_si256(bytes, mask);
+            let mut high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+            if let Some(bits) = fifths {
+                let bits = octet(bits, first + h);
+                let [left, right] = [4 - group, group].map(|by| _mm_cvtsi32_si128(by as i32));
+                low = _mm256_or_si256(low, _mm256_and_si256(_mm256_sll_epi16(bits, left), fifth));
+                high = _mm256_or_si256(high, _mm256_and_si256(_mm256_srl_epi16(bits, right), fifth));
+            }
             for t in 0..T {
                 let lower = _mm256_set1_epi32(four(quants[t], at + 4 * group));
                 let upper = _mm256_set1_epi32(four(quants[t], at + BLOCK / 2 + 4 * group));
@@ -147,11 +157,14 @@ fn nibbles_avx2<const T: usize, const H: usize>(
                 pairs[t][h] = _mm256_add_epi16(pairs[t][h], both);
             }
         }
+        if group + 1 == GROUPS / 2 || fifths.is_some() && group + 1 == GROUPS / 4 {
+            for (dot, pair) in dots.as_flattened_mut().iter_mut().zip(pairs.as_flattened_mut()) {
+                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(*pair, ones));
+                *pair = _mm256_setzero_si256();
+            }
+        }
     }
-    for pair in pairs.as_flattened_mut() {
-        *pair = _mm256_madd_epi16(*pair, _mm256_set1_epi16(1));
-    }
-    pairs
+    dots
 }
 
 #[target_feature(enable = "avx2,f16c")]
@@ -174,7 +187,7 @@ fn q4_part<const T: usize, const H: usize>(
     let mut sums = [[_mm256_setzero_ps(); H]; T];
     for (b, block) in panel.iter().enumerate() {
         fetch(panel, b);
-        let dots = nibbles_avx2::<T, H>(&block.quants, first, &quants, b * BLOCK);
+        let dots = nibbles_avx2::<T, H>(&block.quants, None, first, &quants, b * BLOCK);
         for h in 0..H {
             let weight_scales = halves(&block.scales, first + h);
             for t in 0..T {
@@ -192,14 +205,14 @@ fn q4_part<const T: usize, const H: usize>(
 }
 
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn q4_offset_avx2<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
-    panel!(q4_offset_part, T, panel, x, row)
+pub(super) fn offset_avx2<B: Offset, const T: usize>(panel: &[B], x: &Activations, row: usize) -> Tile<T> {
+    panel!(offset_part, T, panel, x, row)
 }
 
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
-fn q4_offset_part<const T: usize, const H: usize>(
-    panel: &[Q4Offset],
+fn offset_part<const T: usize, const H: usize>(
+    panel: &[impl Offset],
     x: &Activations,
     row: usize,
     first: usize,
@@ -211,10 +224,10 @@ fn q4_offset_part<const T: usize, const H: usize>(
     let mut sums = [[_mm256_setzero_ps(); H]; T];
     for (b, block) in panel.iter().enumerate() {
         fetch(panel, b);
-        let dots = nibbles_avx2::<T, H>(&block.quants, first, &quants, b * BLOCK);
+        let dots = nibbles_avx2::<T, H>(block.quants(), block.fifths(), first, &quants, b * BLOCK);
         for h in 0..H {
-            let weight_scales = halves(&block.scales, first + h);
-            let offsets = halves(&block.offsets, first + h);
+            let weight_scales = halves(block.scales(), first + h);
+            let offsets = halves(block.offsets(), first + h);
             for t in 0..T {
                 let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[t][b]));
                 let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][h]), scale);
@@ -318,20 +331,27 @@ pub(super) fn q8_avx512<const T: usize>(panel: &[Q8], x: &Activations, row: usiz
     stored(sums)
 }
 
-/// The dot products of one block of nibbles with `T` rows, added to `dots`.
+/// The dot products of one block of 4-bit quants (5-bit ones with `fifths`) with `T` rows, added to `dots`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 fn nibbles_avx512<const T: usize>(
-    block: &[[u8; 4 * LANES]; GROUPS / 2],
+    block: &Nibbles,
+    fifths: Option<&Bits>,
     quants: &[&[i8]; T],
     at: usize,
     dots: &mut [__m512i; T],
 ) {
-    let mask = _mm512_set1_epi8(15);
+    let (mask, fifth) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));
     for (group, bytes) in block.iter().enumerate() {
         let bytes = full(bytes);
-        let low = _mm512_and_si512(bytes, mask);
-        let high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
+        let mut low = _mm512_and_si512(bytes, mask);
+        let mut high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
+        if let Some(bits) = fifths {
+            let bits = full(bits);
+            let [left, right] = [4 - group, group].map(|by| _mm_cvtsi32_si128(by as i32));
+            low = _mm512_or_si512(low, _mm512_and_si512(_mm512_sll_epi16(bits, left), fifth));
+            high = _mm512_or_si512(high, _mm512_and_si512(_mm512_srl_epi16(bits, right), fifth));
+        }
         for t in 0..T {
             let first = _mm512_set1_epi32(four(quants[t], at + 4 * group));
             let second = _mm512_set1_epi32(four(quants[t], at + 16 + 4 * group));
@@ -352,7 +372,7 @@ pub(super) fn q4_avx512<const T: usize>(panel: &[Q4], x: &Activations, row: usiz
         for t in 0..T {
             dots[t] = _mm512_set1_epi32(-8 * totals[t][b]);
         }
-        nibbles_avx512(&block.quants, &quants, b * BLOCK, &mut dots);
+        nibbles_avx512(&block.quants, None, &quants, b * BLOCK, &mut dots);
         let weight_scales = sixteen(&block.scales);
         for t in 0..T {
             let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[t][b]));
@@ -363,7 +383,7 @@ pub(super) fn q4_avx512<const T: usize>(panel: &[Q4], x: &Activations, row: usiz
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn q4_offset_avx512<const T: usize>(panel: &[Q4Offset], x: &Activations, row: usize) -> Tile<T> {
+pub(super) fn offset_avx512<B: Offset, const T: usize>(panel: &[B], x: &Activations, row: usize) -> Tile<T> {
     let quants: [&[i8]; T] = std::array::from_fn(|t| x.quants(row + t));
     let scales: [&[f32]; T] = std::array::from_fn(|t| x.scales(row + t));
     let totals: [&[i32]; T] = std::array::from_fn(|t| x.sums(row + t));
@@ -371,8 +391,8 @@ pub(super) fn q4_offset_avx512<const T: usize>(panel: &[Q4Offset], x: &Activatio
     for (b, block) in panel.iter().enumerate() {
         fetch(panel, b);
         let mut dots = [_mm512_setzero_si512(); T];
-        nibbles_avx512(&block.quants, &quants, b * BLOCK, &mut dots);
-        let (weight_scales, offsets) = (sixteen(&block.scales), sixteen(&block.offsets));
+        nibbles_avx512(block.quants(), block.fifths(), &quants, b * BLOCK, &mut dots);
+        let (weight_scales, offsets) = (sixteen(block.scales()), sixteen(block.offsets()));
         for t in 0..T {
             let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[t][b]));
             let product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[t]), scale);

@@ -6,17 +6,18 @@
 
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
+use std::time::Duration;
 use wasmtime::component::{Instance, Lift, WasmList};
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::random::Deterministic;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 use wasmtime_wizer::{ComponentContext, ComponentInstanceState, Wizer};
 
 use crate::model::Mount;
 use crate::output::Output;
 use crate::runtime::bindings::Portable;
 use crate::runtime::bindings::generator::{Error, ModelInfo};
-use crate::runtime::{State, Stopped, compile, explain, linker, store};
+use crate::runtime::{State, compile, explain, linker, store};
 
 /// The export that loads the model.
 const PREPARE: &str = "prepare";
@@ -156,5 +157,28 @@ impl ComponentInstanceState for Inspected {
 
     async fn call_func_ret_f64(&mut self, instance: &str, function: &str) -> u64 {
         self.see::<f64>(instance, function).await.to_bits()
+    }
+}
+
+/// A clock that stands still, at the beginning of its time: what is baked must not depend on when.
+struct Stopped;
+
+impl HostWallClock for Stopped {
+    fn resolution(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl HostMonotonicClock for Stopped {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        0
     }
 }

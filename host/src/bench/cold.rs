@@ -22,9 +22,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::median;
-use crate::bake::Setup;
 use crate::cli::Sampling;
-use crate::config::{self, Bench, Model};
+use crate::config::{self, Bench, Model, Setup};
 use crate::load::{Loaded, load};
 use crate::runtime::Guest;
 use crate::runtime::bindings::generator::Prompt;

@@ -3,8 +3,7 @@
 use anyhow::bail;
 use std::path::{Path, PathBuf};
 
-use super::{Environment, Model};
-use crate::bake::Setup;
+use super::{Environment, Model, Setup};
 use crate::{cli, embedded};
 
 /// `wafer bake`.
@@ -78,24 +77,6 @@ impl Bake {
             instance_memory: typed.instance.instance_memory.as_u64(),
         })
     }
-}
-
-impl From<cli::Setup> for Setup {
-    fn from(typed: cli::Setup) -> Self {
-        let cli::Setup { name, defaults, system, weights } = typed;
-        Setup { name: present(name), defaults: present(defaults), system: present(system), ..weights.into() }
-    }
-}
-
-impl From<cli::Weights> for Setup {
-    fn from(typed: cli::Weights) -> Self {
-        Setup { quantize: present(typed.quantize), ..Setup::default() }
-    }
-}
-
-/// An empty variable counts as absent.
-fn present(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

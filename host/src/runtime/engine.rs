@@ -55,6 +55,7 @@ pub(crate) fn pooled(instances: NonZeroU32) -> anyhow::Result<Engine> {
 }
 
 /// An engine that compiles for another processor or system, with no more than every one of its kind has.
+#[cfg(feature = "compiler")]
 pub(crate) fn foreign(triple: &str) -> anyhow::Result<Engine> {
     let mut settings = settings();
     settings
@@ -121,6 +122,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "compiler")]
     #[test]
     fn code_of_a_single_engine_runs_in_a_pooled_one() {
         let (single, pooled) = (engine().expect("an engine"), pooled(NonZeroU32::MIN).expect("an engine"));

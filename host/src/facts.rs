@@ -3,7 +3,9 @@
 //! It is for people and tools. The component itself does not read it.
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "compiler")]
 use std::borrow::Cow;
+#[cfg(feature = "compiler")]
 use wasm_encoder::{ComponentSection, CustomSection, Encode};
 use wasmparser::{Chunk, Parser, Payload};
 
@@ -32,7 +34,8 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Appends the section to a component.
-    pub(super) fn append(&self, component: &mut Vec<u8>) -> anyhow::Result<()> {
+    #[cfg(feature = "compiler")]
+    pub(crate) fn append(&self, component: &mut Vec<u8>) -> anyhow::Result<()> {
         let data = Cow::Owned(serde_json::to_vec(self)?);
         let section = CustomSection { name: SECTION.into(), data };
         component.push(ComponentSection::id(&section));
