@@ -4,7 +4,7 @@
 TOOLCHAIN := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 WASM      := wasm32-wasip2
 TARGET    := $(or $(CARGO_TARGET_DIR),target)
-COMPONENT := target/components/wafer-portable.wasm
+COMPONENTS := target/components
 WAFER     := $(TARGET)/release/wafer
 
 .DEFAULT_GOAL := help
@@ -20,11 +20,14 @@ setup: ## install the Rust toolchain and its WebAssembly target where they are m
 		|| rustup target add $(WASM) --toolchain $(TOOLCHAIN)
 
 # Copied only when it changed: a newer file would make cargo link the binary again.
-components: setup ## build the component to target/components/
+keep = @mkdir -p $(COMPONENTS); cmp -s $(TARGET)/$(WASM)/component/$1.wasm $(COMPONENTS)/$2.wasm \
+	|| cp $(TARGET)/$(WASM)/component/$1.wasm $(COMPONENTS)/$2.wasm
+
+components: setup ## build the components to target/components/
+	cargo build --profile component --target $(WASM) -p wafer-component --no-default-features
+	$(call keep,wafer_component,wafer-portable)
 	cargo build --profile component --target $(WASM) -p wafer-component
-	@mkdir -p $(dir $(COMPONENT))
-	@cmp -s $(TARGET)/$(WASM)/component/wafer_component.wasm $(COMPONENT) \
-		|| cp $(TARGET)/$(WASM)/component/wafer_component.wasm $(COMPONENT)
+	$(call keep,wafer_component,wafer-encoders)
 
 build: components ## build target/release/wafer, which needs no other file
 	cargo build --release -p wafer
@@ -67,6 +70,7 @@ lint: components ## check formatting and lints, native and WebAssembly
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-component -- -D warnings
+	cargo clippy --profile component --target $(WASM) -p wafer-component --no-default-features -- -D warnings
 
 demo-model: ## train models/demo.gguf anew (CPU, up to 90 minutes)
 	cargo run --release -p wafer-demo-model -- --out models/demo.gguf

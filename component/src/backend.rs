@@ -7,6 +7,7 @@
 pub mod local;
 #[cfg(test)]
 pub(crate) mod scripted;
+#[cfg(feature = "candle")]
 pub(crate) mod seq2seq;
 
 use crate::error::Result;

@@ -23,4 +23,5 @@ pub mod service;
 pub mod template;
 pub mod text;
 pub mod tokenizer;
+#[cfg(feature = "candle")]
 mod weights;

@@ -46,7 +46,8 @@ enum Model {
     /// Tokens in, logits out.
     Generator(Box<dyn Backend>),
     /// A text in, a vector or labels out.
-    Encoder(Box<Encoder>),
+    #[cfg_attr(not(feature = "candle"), expect(dead_code, reason = "candle is what makes encoders"))]
+    Encoder(Box<dyn Encoder>),
 }
 
 /// A loaded model.

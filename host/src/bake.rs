@@ -79,9 +79,10 @@ async fn work(config: Bake) -> anyhow::Result<()> {
     let mount = Mount::new(&config.model)?;
     let progress = Progress::start(&mount);
     let engine = runtime::engine()?;
-    let Baked { wasm, facts } = baked(&engine, config.world.component(), &mount, &config.setup, &progress)
-        .await
-        .with_context(|| format!("cannot bake {}", mount.name))?;
+    let Baked { wasm, facts } =
+        baked(&engine, config.world.component(&mount), &mount, &config.setup, &progress)
+            .await
+            .with_context(|| format!("cannot bake {}", mount.name))?;
 
     progress.phase("writing");
     let mut files = vec![Written::new(config.output.clone(), &wasm)?];

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use wafer_engine::Folder;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::config::Model;
@@ -47,6 +48,16 @@ impl Mount {
         self.size?;
         let name = self.guest_path.strip_prefix(GUEST_DIRECTORY)?.strip_prefix('/')?;
         Some(self.directory.join(name))
+    }
+
+    /// The component that can load the model: encoders and encoder-decoders take a larger one.
+    pub(crate) fn component(&self) -> &'static [u8] {
+        // What cannot be read is reported when it is loaded.
+        let folder = Folder::is_one(&self.directory).then(|| Folder::open(&self.directory).ok()).flatten();
+        match folder.filter(|_| self.size.is_none()) {
+            Some(folder) if !folder.is_decoder() => embedded::ENCODERS,
+            _ => embedded::COMPONENT,
+        }
     }
 
     /// Lets a guest see the directory, and know where the model is.

@@ -2,21 +2,12 @@
 
 use candle_core::Tensor;
 use candle_nn::{Linear, Module};
-use serde::Serialize;
 use serde_json::Value;
 
+use super::Label;
 use super::family::{self, Activation, Family};
 use crate::error::{Error, Result};
 use crate::weights::{Weights, broken};
-
-/// A label and how sure the model is of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Label {
-    /// Its name in the model's configuration.
-    pub label: String,
-    /// 0 to 1.
-    pub score: f32,
-}
 
 /// The layers behind the encoder.
 #[derive(Debug)]

@@ -6,10 +6,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Files;
 use crate::error::{Error, Result};
-
-/// Reads a JSON file of the model's folder; `None` if there is none.
-pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Result<Option<Value>>;
 
 /// What becomes of the tokens' vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,10 +89,10 @@ impl Service {
     }
 
     /// The encoder, if it is for this task.
-    fn encoder(&self, task: Task) -> Result<&Encoder> {
+    fn encoder(&self, task: Task) -> Result<&dyn Encoder> {
         let architecture = &self.about.architecture;
         match &self.model {
-            Model::Encoder(encoder) if encoder.task() == task => Ok(encoder),
+            Model::Encoder(encoder) if encoder.task() == task => Ok(encoder.as_ref()),
             Model::Encoder(encoder) => {
                 let own = encoder.task();
                 Err(Error::Invalid(format!(
@@ -106,7 +106,12 @@ impl Service {
     }
 
     /// The checked tokens of all inputs.
-    fn tokens(&self, encoder: &Encoder, inputs: &[Input<'_>], too_long: TooLong) -> Result<Vec<Vec<u32>>> {
+    fn tokens(
+        &self,
+        encoder: &dyn Encoder,
+        inputs: &[Input<'_>],
+        too_long: TooLong,
+    ) -> Result<Vec<Vec<u32>>> {
         let limit = encoder.context_length();
         let tokens = |input: &Input<'_>| {
             let mut tokens = match input {

@@ -10,8 +10,7 @@ use wafer_engine::{Config, Folder, Gguf, Quantize};
 
 use super::{About, Model, Service};
 use crate::backend::local::Local;
-use crate::backend::seq2seq::{self, Seq2Seq};
-use crate::encoder::{Encoder, Files, family};
+use crate::encoder::Files;
 use crate::error::{Error, Result};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
@@ -78,24 +77,41 @@ fn folder(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service
 /// The folder's model, by its family.
 fn model(folder: &mut Folder, quantize: Option<Quantize>, files: Files<'_>) -> Result<Model> {
     let name = folder.architecture().unwrap_or_default().to_owned();
-    let encoder = family::find(&name);
-    let seq2seq = seq2seq::FAMILIES.contains(&name.as_str());
+    if name.is_empty() || folder.is_decoder() {
+        return Ok(Model::Generator(Box::new(Local::load_folder(folder, quantize)?)));
+    }
+    floats(&name, folder, quantize, files)
+}
+
+/// A model that the engine does not compute.
+#[cfg(feature = "candle")]
+fn floats(name: &str, folder: &mut Folder, quantize: Option<Quantize>, files: Files<'_>) -> Result<Model> {
+    use crate::backend::seq2seq::{self, Seq2Seq};
+    use crate::encoder::{bert::Bert, family};
+
+    let encoder = family::find(name);
+    let seq2seq = seq2seq::FAMILIES.contains(&name);
     if quantize.is_some() && (encoder.is_some() || seq2seq) {
-        return Err(Error::Model(format!(
-            "architecture {name} cannot be quantised, it computes with floats"
-        )));
+        let text = format!("architecture {name} cannot be quantised, it computes with floats");
+        return Err(Error::Model(text));
     }
     if let Some(family) = encoder {
-        return Ok(Model::Encoder(Box::new(Encoder::load(folder, family, files)?)));
+        return Ok(Model::Encoder(Box::new(Bert::load(folder, family, files)?)));
     }
     if seq2seq {
         return Ok(Model::Generator(Box::new(Seq2Seq::load(folder)?)));
     }
-    if !name.is_empty() && !folder.is_decoder() {
-        let known: Vec<&str> = Config::families().chain(family::names()).chain(seq2seq::FAMILIES).collect();
-        return Err(Error::Model(format!("architecture {name:?}, known are {}", known.join(", "))));
-    }
-    Ok(Model::Generator(Box::new(Local::load_folder(folder, quantize)?)))
+    let known: Vec<&str> = Config::families().chain(family::names()).chain(seq2seq::FAMILIES).collect();
+    Err(Error::Model(format!("architecture {name:?}, known are {}", known.join(", "))))
+}
+
+#[cfg(not(feature = "candle"))]
+fn floats(name: &str, _: &mut Folder, _: Option<Quantize>, _: Files<'_>) -> Result<Model> {
+    let known: Vec<&str> = Config::families().collect();
+    Err(Error::Model(format!(
+        "architecture {name:?}, known are {}; encoders and T5 need the component wafer-encoders.wasm",
+        known.join(", ")
+    )))
 }
 
 /// A file of the folder; `None` if there is none.

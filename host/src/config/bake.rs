@@ -4,7 +4,8 @@ use anyhow::bail;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Model, Setup};
-use crate::{cli, embedded};
+use crate::cli;
+use crate::model::Mount;
 
 /// `wafer bake`.
 #[derive(Debug)]
@@ -30,10 +31,10 @@ pub(crate) enum World {
 }
 
 impl World {
-    /// The component's bytes.
-    pub(crate) fn component(self) -> &'static [u8] {
+    /// The component that a model is baked into.
+    pub(crate) fn component(self, mount: &Mount) -> &'static [u8] {
         match self {
-            World::Portable => embedded::COMPONENT,
+            World::Portable => mount.component(),
         }
     }
 }
