@@ -20,9 +20,11 @@ setup: ## install the Rust toolchain and its WebAssembly target where they are m
 		|| rustup target add $(WASM) --toolchain $(TOOLCHAIN)
 
 # Copied only when it changed: a newer file would make cargo link the binary again.
-components: setup ## build the component to target/components/
+components: setup ## build the component, and the example that uses it, to target/components/
 	cargo build --profile component --target $(WASM) -p wafer-component
+	cargo build --profile component --target $(WASM) -p storyteller
 	@mkdir -p $(dir $(COMPONENT))
+	@cp $(TARGET)/$(WASM)/component/storyteller.wasm $(dir $(COMPONENT))
 	@cmp -s $(TARGET)/$(WASM)/component/wafer_component.wasm $(COMPONENT) \
 		|| cp $(TARGET)/$(WASM)/component/wafer_component.wasm $(COMPONENT)
 

@@ -27,6 +27,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let component = Component::from_file(&engine, file)?;
     let mut linker = Linker::<State>::new(&engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    // What a command was composed with may import more than commands have, such as wasi:http.
+    linker.define_unknown_imports_as_traps(&component)?;
     let mut wasi = WasiCtx::builder();
     wasi.inherit_stdio().inherit_env().args(&arguments).preopened_dir("/", "/", FsPerms::ReadOnly)?;
     let mut store = Store::new(&engine, State { wasi: wasi.build(), table: ResourceTable::new() });
