@@ -1,9 +1,10 @@
-//! Where a guest finds its model: one directory, read-only, mounted at `/models`.
+//! Where a guest finds its model: one directory, read-only, mounted at `/models`, or below it under its own name.
 //!
 //! Nothing is parsed here; whether the file is a model is for the guest to say. The demo model comes
 //! out of the binary through a temporary directory, because a guest's files have to be the system's.
 
 use anyhow::{Context, bail};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,15 +15,15 @@ use crate::config::Model;
 use crate::embedded;
 use crate::report::WithHint;
 
-/// The guest's name for the directory.
-pub(crate) const GUEST_DIRECTORY: &str = "/models";
+/// The guest's name for the directory that a model's file is in.
+const GUEST_DIRECTORY: &str = "/models";
 
 /// A directory with the model, as host and guest see it.
 #[derive(Debug)]
 pub(crate) struct Mount {
     /// The directory on the host; all of it can be read by the guest.
     pub(crate) directory: PathBuf,
-    /// The guest's MODEL_PATH.
+    /// The guest's MODEL_PATH: `/models/FILE`, or `/models/DIRECTORY`, as models are named after either.
     pub(crate) guest_path: String,
     /// What a message calls the model.
     pub(crate) name: String,
@@ -43,13 +44,15 @@ impl Mount {
 
     /// The model's file on the host; none where only a directory is named.
     pub(crate) fn file(&self) -> Option<PathBuf> {
+        self.size?;
         let name = self.guest_path.strip_prefix(GUEST_DIRECTORY)?.strip_prefix('/')?;
         Some(self.directory.join(name))
     }
 
     /// Lets a guest see the directory, and know where the model is.
     pub(crate) fn show(&self, wasi: &mut WasiCtxBuilder) -> anyhow::Result<()> {
-        wasi.preopened_dir(&self.directory, GUEST_DIRECTORY, FsPerms::ReadOnly)
+        let name = if self.size.is_some() { GUEST_DIRECTORY } else { &self.guest_path };
+        wasi.preopened_dir(&self.directory, name, FsPerms::ReadOnly)
             .map_err(anyhow::Error::from)
             .with_context(|| format!("cannot open {}", self.directory.display()))?
             .env("MODEL_PATH", &self.guest_path);
@@ -76,22 +79,18 @@ impl Mount {
             .with_context(|| format!("cannot open the model {name}"))
             .hint("give the path of a .gguf file, or no path for the built-in demo model")?;
         if found.is_dir() {
-            return Ok(Mount {
-                directory: found,
-                guest_path: GUEST_DIRECTORY.to_owned(),
-                name,
-                size: None,
-                _temporary: None,
-            });
+            let guest_path = match found.file_name() {
+                Some(directory) => format!("{GUEST_DIRECTORY}/{}", guest_name(directory, &name)?),
+                None => GUEST_DIRECTORY.to_owned(),
+            };
+            return Ok(Mount { directory: found, guest_path, name, size: None, _temporary: None });
         }
         let file = fs::File::open(&found).with_context(|| format!("cannot open the model {name}"))?;
         let size = file.metadata().with_context(|| format!("cannot read the size of {name}"))?.len();
         let (Some(directory), Some(file_name)) = (found.parent(), found.file_name()) else {
             bail!("{name} has no directory");
         };
-        let Some(file_name) = file_name.to_str() else {
-            bail!("the file name of {name} is not UTF-8, a guest cannot open it");
-        };
+        let file_name = guest_name(file_name, &name)?;
         Ok(Mount {
             directory: directory.to_owned(),
             guest_path: format!("{GUEST_DIRECTORY}/{file_name}"),
@@ -100,6 +99,11 @@ impl Mount {
             _temporary: None,
         })
     }
+}
+
+/// The last part of the path `path`, as a guest has to spell it.
+fn guest_name<'n>(name: &'n OsStr, path: &str) -> anyhow::Result<&'n str> {
+    name.to_str().with_context(|| format!("the name of {path} is not UTF-8, a guest cannot open it"))
 }
 
 /// Whether a file begins as WebAssembly does. What cannot be read is for others to report.
@@ -127,8 +131,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let file = directory.path().join("tiny.gguf");
         fs::write(&file, "12345").expect("it can be written");
+        let own = directory.path().file_name().and_then(OsStr::to_str).expect("a name");
+        let own = format!("/models/{own}");
         for (path, guest_path, size) in
-            [(file.as_path(), "/models/tiny.gguf", Some(5)), (directory.path(), "/models", None)]
+            [(file.as_path(), "/models/tiny.gguf", Some(5)), (directory.path(), &own, None)]
         {
             let mount = Mount::new(&Model::Path(path.to_owned())).expect("it exists");
             assert_eq!((mount.guest_path.as_str(), mount.size), (guest_path, size));

@@ -98,7 +98,8 @@ fn wasmtime_on_aarch64_gives_the_bits() {
 #[test]
 fn v8_gives_the_bits() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
-    if !installed("node", scripts.join("node_modules").is_dir(), "run `npm ci` in tests/node") {
+    if !installed("node", scripts.join("node_modules").is_dir(), "run `npm install --no-save` in tests/node")
+    {
         return;
     }
     let folder = folder();

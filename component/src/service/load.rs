@@ -26,7 +26,9 @@ impl Service {
     /// [`Error::Model`] if there is no such file, or not exactly one, or it is no model that we can load.
     pub fn load(path: &Path, id: Option<String>, quantize: Option<Quantize>) -> Result<Self> {
         let path = locate(path)?;
-        let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        // A folder's name may have dots that begin no extension, as in SmolLM2-1.7B.
+        let stem = || if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let stem = || stem().map(|stem| stem.to_string_lossy().into_owned());
         let id = id.or_else(stem).unwrap_or_default();
         let loaded = if path.is_dir() { folder(&path, id, quantize) } else { gguf(&path, id, quantize) };
         loaded.map_err(|error| match error {
