@@ -23,11 +23,13 @@ setup: ## install the Rust toolchain and its WebAssembly target where they are m
 keep = @mkdir -p $(COMPONENTS); cmp -s $(TARGET)/$(WASM)/component/$1.wasm $(COMPONENTS)/$2.wasm \
 	|| cp $(TARGET)/$(WASM)/component/$1.wasm $(COMPONENTS)/$2.wasm
 
-components: setup ## build the components to target/components/
+components: setup ## build the components, and the example that uses one, to target/components/
 	cargo build --profile component --target $(WASM) -p wafer-component --no-default-features
 	$(call keep,wafer_component,wafer-portable)
 	cargo build --profile component --target $(WASM) -p wafer-component
 	$(call keep,wafer_component,wafer-encoders)
+	cargo build --profile component --target $(WASM) -p storyteller
+	$(call keep,storyteller,storyteller)
 
 build: components ## build target/release/wafer, which needs no other file
 	cargo build --release -p wafer

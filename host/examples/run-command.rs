@@ -1,22 +1,49 @@
 //! Runs a WASI command, as cargo does with tests that were compiled to WebAssembly: `run-command TEST.wasm ARG…`.
 //!
 //! `make test-wasm` uses it for the engine's tests. The guest may read all files, so that tests find their
-//! data, and write none.
+//! data, and write none. It has the types of HTTP, which commands import that were composed with a baked model
+//! (`examples/composed`), and no network.
 
 use std::process::ExitCode;
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::sync::Command;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
 
 struct State {
     wasi: WasiCtx,
+    http: WasiHttpCtx,
+    no_network: NoNetwork,
     table: ResourceTable,
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.no_network }
+    }
+}
+
+struct NoNetwork;
+
+type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>);
+
+impl WasiHttpHooks for NoNetwork {
+    fn send_request(
+        &mut self,
+        _: http::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, HttpError>> + Send> {
+        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 }
 
@@ -27,9 +54,16 @@ fn main() -> anyhow::Result<ExitCode> {
     let component = Component::from_file(&engine, file)?;
     let mut linker = Linker::<State>::new(&engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_sync(&mut linker)?;
     let mut wasi = WasiCtx::builder();
     wasi.inherit_stdio().inherit_env().args(&arguments).preopened_dir("/", "/", FsPerms::ReadOnly)?;
-    let mut store = Store::new(&engine, State { wasi: wasi.build(), table: ResourceTable::new() });
+    let state = State {
+        wasi: wasi.build(),
+        http: WasiHttpCtx::new(),
+        no_network: NoNetwork,
+        table: ResourceTable::new(),
+    };
+    let mut store = Store::new(&engine, state);
     let command = Command::instantiate(&mut store, &component, &linker)?;
     match command.wasi_cli_run().call_run(&mut store) {
         Ok(Ok(())) => Ok(ExitCode::SUCCESS),

@@ -1,9 +1,10 @@
 //! `wafer bake`: a model and the component become one file that starts with its model in memory.
 //!
 //! The component is started once, loads the model, and is written down with its memory as it is then
-//! (`snapshot`). Nothing is left to read at run time. The same inputs give the same bytes. Files
-//! appear whole under their names or not at all.
+//! (`snapshot`). Nothing is left to read at run time, and what it would have been read with is no longer
+//! imported (`seal`). The same inputs give the same bytes. Files appear whole under their names or not at all.
 
+mod seal;
 mod size;
 mod snapshot;
 
@@ -54,7 +55,7 @@ pub(crate) async fn baked(
         wafer: env!("CARGO_PKG_VERSION").to_owned(),
     };
     progress.phase("packing");
-    let mut wasm = prepared.write().await?;
+    let mut wasm = seal::seal(prepared.write().await?).context("cannot take away the imports of no use")?;
     size::check_baked(wasm.len())?;
     facts.append(&mut wasm)?;
     Ok(Baked { wasm, facts })

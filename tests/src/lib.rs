@@ -20,11 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// # Panics
 /// If the binary has not been built.
 pub fn wafer() -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let binary = target.join("release/wafer");
-    assert!(binary.is_file(), "{} is missing: run `make build` first", binary.display());
-    let mut command = Command::new(binary);
+    let mut command = Command::new(built("wafer", "make build"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("WAFER_")
@@ -35,6 +31,18 @@ pub fn wafer() -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// The path of a program that `how` builds.
+///
+/// # Panics
+/// If it has not been built.
+pub fn built(program: &str, how: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let binary = target.join("release").join(program);
+    assert!(binary.is_file(), "{} is missing: run `{how}` first", binary.display());
+    binary
 }
 
 /// Runs the binary to its end.

@@ -16,21 +16,10 @@ const PROMPT: &str = "Once upon a time";
 const DEMO_TEXT: &str = ", there was a little boy named Milo. Milo was very";
 
 /// Everything that a baked component asks of its host. A longer list is a decision, not an accident.
-const IMPORTS: [&str; 20] = [
-    "wasi:cli/environment@0.2.12",
-    "wasi:cli/exit@0.2.12",
+const IMPORTS: [&str; 9] = [
     "wasi:cli/stderr@0.2.12",
-    "wasi:cli/stdin@0.2.12",
-    "wasi:cli/stdout@0.2.12",
-    "wasi:cli/terminal-input@0.2.12",
-    "wasi:cli/terminal-output@0.2.12",
-    "wasi:cli/terminal-stderr@0.2.12",
-    "wasi:cli/terminal-stdin@0.2.12",
-    "wasi:cli/terminal-stdout@0.2.12",
     "wasi:clocks/monotonic-clock@0.2.12",
     "wasi:clocks/wall-clock@0.2.12",
-    "wasi:filesystem/preopens@0.2.12",
-    "wasi:filesystem/types@0.2.12",
     "wasi:http/types@0.2.12",
     "wasi:io/error@0.2.12",
     "wasi:io/poll@0.2.12",
@@ -266,6 +255,18 @@ fn randomness_is_not_baked() {
     let text = || server.post("/v1/completions", &body)["choices"][0]["text"].as_str().map(str::to_owned);
     let texts: std::collections::HashSet<_> = (0..4).map(|_| text()).collect();
     assert!(texts.len() > 1, "four requests without a seed gave one text: {texts:?}");
+}
+
+#[test]
+fn a_baked_guest_can_say_why_it_ends() {
+    let place = Place::new();
+    let path = place.bake("app.wasm", None, &[]);
+    let mut server = Server::start_in(place.wafer(), &[&path, "--instance-memory", "12MiB"]);
+    let body = json!({"prompt": PROMPT.repeat(500_000), "max_tokens": 1});
+    let (status, _) = server.request("POST", "/v1/completions", Some(body.to_string().as_bytes()));
+    assert_eq!(status, 500);
+    // Rust asks for the environment on its way to stderr.
+    server.wait_for("memory allocation of ");
 }
 
 /// A GGUF file of a few bytes that claims a matrix of `rows` times 4096 floats, and has room for it.

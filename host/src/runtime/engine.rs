@@ -17,7 +17,8 @@ const LARGEST_MEMORY: usize = 4 << 30;
 /// Written pages that a place in the pool keeps for its next guest, bytes. What a request of ordinary
 /// length writes (its KV cache, mostly); the rest of a longer one's is given back to the system.
 const KEPT_PAGES: usize = 64 << 20;
-/// Core modules of one component, and their tables: wafer's own has four, made by the linker, and two.
+/// Core modules of one component, and their tables: a baked one has three from the linker, two of stubs, and two
+/// tables.
 const MODULES: u32 = 8;
 
 /// Engines for instances that are made one at a time.
