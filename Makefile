@@ -8,7 +8,7 @@ COMPONENTS := target/components
 WAFER     := $(TARGET)/release/wafer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup components build serve test test-wasm test-arm64 lint demo-model clean
+.PHONY: help setup components build spin serve test test-wasm test-arm64 lint demo-model clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,20 +19,28 @@ setup: ## install the Rust toolchain and its WebAssembly target where they are m
 	@rustup target list --installed --toolchain $(TOOLCHAIN) | grep -qx $(WASM) \
 		|| rustup target add $(WASM) --toolchain $(TOOLCHAIN)
 
+# One command each, so that what one asks of common dependencies does not get into the other.
 # Copied only when it changed: a newer file would make cargo link the binary again.
 keep = @mkdir -p $(COMPONENTS); cmp -s $(TARGET)/$(WASM)/component/$1.wasm $(COMPONENTS)/$2.wasm \
 	|| cp $(TARGET)/$(WASM)/component/$1.wasm $(COMPONENTS)/$2.wasm
 
 components: setup ## build the components, and the example that uses one, to target/components/
-	cargo build --profile component --target $(WASM) -p wafer-component --no-default-features
-	$(call keep,wafer_component,wafer-portable)
-	cargo build --profile component --target $(WASM) -p wafer-component
-	$(call keep,wafer_component,wafer-encoders)
+	cargo build --profile component --target $(WASM) -p wafer-portable
+	$(call keep,wafer_portable,wafer-portable)
+	cargo build --profile component --target $(WASM) -p wafer-portable --features candle
+	$(call keep,wafer_portable,wafer-encoders)
+	cargo build --profile component --target $(WASM) -p wafer-spin
+	$(call keep,wafer_spin,wafer-spin)
 	cargo build --profile component --target $(WASM) -p storyteller
 	$(call keep,storyteller,storyteller)
 
 build: components ## build target/release/wafer, which needs no other file
 	cargo build --release -p wafer
+
+spin: build ## bake the demo model into the components that spin.toml and spin-async.toml name
+	@mkdir -p target/spin
+	$(WAFER) bake -o target/spin/wafer.wasm
+	$(WAFER) bake --world spin -o target/spin/wafer-async.wasm
 
 serve: build ## build, then serve the demo model on 127.0.0.1:8080
 	$(WAFER) serve
@@ -71,12 +79,14 @@ test-arm64: build ## test engine and component on aarch64, emulated (needs qemu-
 lint: components ## check formatting and lints, native and WebAssembly
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	cargo clippy --profile component --target $(WASM) -p wafer-component -- -D warnings
-	cargo clippy --profile component --target $(WASM) -p wafer-component --no-default-features -- -D warnings
+	cargo clippy --profile component --target $(WASM) -p wafer-portable -- -D warnings
+	cargo clippy --profile component --target $(WASM) -p wafer-portable --features candle -- -D warnings
+	cargo clippy --profile component --target $(WASM) -p wafer-spin -- -D warnings
+	cargo clippy --profile component --target $(WASM) -p storyteller -- -D warnings
 
 demo-model: ## train models/demo.gguf anew (CPU, up to 90 minutes)
 	cargo run --release -p wafer-demo-model -- --out models/demo.gguf
 
 clean: ## delete everything that was built
 	cargo clean
-	rm -rf target/components
+	rm -rf target/components target/spin

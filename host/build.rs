@@ -1,6 +1,6 @@
-//! Finds what the binary carries: the component and the demo model.
+//! Finds what the binary carries: the components and the demo model.
 //!
-//! It builds neither. Both are handed to `src/embedded.rs` as paths in the compiler's environment;
+//! It builds none of them. They are handed to `src/embedded.rs` as paths in the compiler's environment;
 //! a missing one is an error here, with the command that makes it, instead of one inside a macro.
 
 use std::env;
@@ -14,6 +14,7 @@ fn main() {
     let components = overridden("WAFER_COMPONENTS", workspace.join("target/components"));
     let demo = overridden("WAFER_DEMO_MODEL", workspace.join("models/demo.gguf"));
     embed("WAFER_PORTABLE_WASM", &components.join("wafer-portable.wasm"), "make components");
+    embed("WAFER_SPIN_WASM", &components.join("wafer-spin.wasm"), "make components");
     embed("WAFER_ENCODERS_WASM", &components.join("wafer-encoders.wasm"), "make components");
     embed("WAFER_DEMO_GGUF", &demo, "make demo-model");
     println!("cargo::rerun-if-changed=../wit");

@@ -16,7 +16,7 @@ mod run;
 mod sse;
 mod tokens;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 
 use self::error::{Refusal, Report};
@@ -24,38 +24,57 @@ use crate::error::Error;
 use crate::platform::Platform;
 use crate::service::Service;
 
+pub use self::run::{Stream, Whole};
+
 /// Bytes of a request's body at most.
 pub const BODY_LIMIT: usize = 16 << 20;
+/// Bytes of a body that adapters read and throw away beyond that, so that a client that sends everything before it
+/// listens hears why it was refused.
+pub const DRAIN_LIMIT: usize = 64 << 20;
 
 /// A response.
 pub enum Reply<'s> {
     /// All of it.
     Full(Response<Vec<u8>>),
-    /// Server-sent events, computed as the iterator is read, never empty. To stop reading is to cancel.
-    Stream(Box<dyn Iterator<Item = Vec<u8>> + 's>),
+    /// One that is whole when its last step is taken.
+    Whole(Whole<'s>),
+    /// Server-sent events, computed step by step.
+    Stream(Stream<'s>),
 }
 
 impl<'s> Reply<'s> {
-    /// Splits the reply for an adapter: the head, and the body in pieces.
+    /// Splits the reply for an adapter that may block: the head, and the body in pieces, which are not empty and
+    /// computed as they are read. To stop reading is to cancel.
     pub fn into_parts(self) -> (Response<()>, Box<dyn Iterator<Item = Vec<u8>> + 's>) {
-        match self {
-            Self::Full(response) => {
-                let (mut parts, body) = response.into_parts();
-                // A reply to HEAD has no body, but must not claim that there is none to GET.
-                if !body.is_empty() {
-                    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+        let response = match self {
+            Self::Full(response) => response,
+            Self::Whole(mut whole) => loop {
+                whole.platform().pause();
+                if let Some(response) = whole.step() {
+                    break response;
                 }
-                (Response::from_parts(parts, ()), Box::new(std::iter::once(body)))
+            },
+            Self::Stream(mut stream) => {
+                let pieces = std::iter::from_fn(move || {
+                    stream.platform().pause();
+                    stream.step()
+                });
+                return (Stream::head(), Box::new(pieces.filter(|piece| !piece.is_empty())));
             }
-            Self::Stream(events) => {
-                let mut head = Response::new(());
-                let headers = head.headers_mut();
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                (head, events)
-            }
-        }
+        };
+        let (head, body) = split(response);
+        (head, Box::new(std::iter::once(body)))
     }
+}
+
+/// A response's head, which says how long the body is, and its body.
+pub fn split(response: Response<Vec<u8>>) -> (Response<()>, Vec<u8>) {
+    let (mut parts, body) = response.into_parts();
+    // A reply to HEAD has no body, but must not claim that there is none to GET.
+    if !body.is_empty() {
+        parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    (Response::from_parts(parts, ()), body)
 }
 
 /// What every endpoint works with. The model is asked for only where it is needed: the first to ask may have
@@ -103,9 +122,26 @@ pub fn handle<'s>(
     answer(request, &context).unwrap_or_else(Refusal::reply)
 }
 
-/// Answers what is no HTTP request: `problem` says why.
-pub fn reject<'s>(problem: &str) -> Reply<'s> {
-    Refusal::request(problem).reply()
+/// The answer to a request that lacks the key it needs.
+pub fn unauthorized() -> Response<Vec<u8>> {
+    Refusal::unauthorized().response()
+}
+
+/// The answer of a server whose operator has to act: `problem`, which is logged, says how.
+pub fn misconfigured(headers: &HeaderMap, problem: &str, platform: &dyn Platform) -> Response<Vec<u8>> {
+    Report::new(headers, platform).misconfigured(problem).response()
+}
+
+/// The answer to what is no HTTP request: `problem` says why.
+pub fn reject(problem: &str) -> Response<Vec<u8>> {
+    Refusal::request(problem).response()
+}
+
+/// The answer that was given before: `body` is that of an answer with status 200.
+pub fn answered(body: Vec<u8>) -> Response<Vec<u8>> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn answer<'s>(request: &Request<Vec<u8>>, context: &Context<'_, 's>) -> Result<Reply<'s>, Refusal> {
@@ -138,9 +174,8 @@ fn matches(pattern: &str, path: &str) -> bool {
 
 /// A JSON response.
 fn response(status: StatusCode, body: &Value) -> Response<Vec<u8>> {
-    let mut response = Response::new(body.to_string().into_bytes());
+    let mut response = answered(body.to_string().into_bytes());
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -4,6 +4,7 @@
 //! a script for tests (`scripted`); one that calls the host through wasi-nn comes with the world `accelerated`.
 //! Nothing here knows texts or templates.
 
+mod batch;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -46,6 +47,10 @@ pub trait Backend {
     /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails,
     /// [`Error::Model`](crate::error::Error::Model) if this kind of model cannot do that.
     fn keep(&mut self, tokens: &[u32]) -> Result<()>;
+
+    /// Computes steps that sequences have announced, see [`Sequence::announce`], in one pass. What fails is left
+    /// to [`Sequence::forward`], which can say why.
+    fn pass(&self) {}
 }
 
 /// One sequence of tokens with its KV cache. Dropping it frees the cache.
@@ -63,4 +68,13 @@ pub trait Sequence {
     /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails; the position is then
     /// unchanged.
     fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]>;
+
+    /// Says what the next [`forward`](Self::forward) will be called with, so that [`Backend::pass`] can compute the
+    /// steps of several sequences together. It is a hint: without a pass, `forward` computes as ever.
+    fn announce(&mut self, _tokens: &[u32], _outputs: usize) {}
+
+    /// False while passes have something left to compute of what was announced.
+    fn is_computed(&self) -> bool {
+        true
+    }
 }

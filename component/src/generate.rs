@@ -171,26 +171,39 @@ impl<'m> Generation<'m> {
         Usage { prompt_tokens: self.prompt.len(), completion_tokens: self.generated }
     }
 
+    /// Says what the next step computes, so that [`pass`](Self::pass) can do it together with the steps of other
+    /// generations. After the end it does nothing.
+    pub fn announce(&mut self) {
+        if !matches!(self.state, State::Running) {
+            return;
+        }
+        // If a sequence cannot be started, the step will say why.
+        if let Ok(sequence) = started(&mut self.sequence, self.backend, &self.prompt, &mut self.prefilled) {
+            let (input, outputs) = input(self.last.as_ref(), &self.prompt, self.prefilled);
+            sequence.announce(input, outputs);
+        }
+    }
+
+    /// False while passes have something left to compute of the step that was announced.
+    pub fn is_computed(&self) -> bool {
+        self.sequence.as_ref().is_none_or(|sequence| sequence.is_computed())
+    }
+
+    /// Computes the announced steps of this and other generations, or parts of them, in one forward pass.
+    pub fn pass(&self) {
+        self.backend.pass();
+    }
+
     /// One forward pass, and what follows from it.
     fn step(&mut self) -> Result<(Event, Option<Reason>)> {
-        let sequence = match &mut self.sequence {
-            Some(sequence) => sequence,
-            none => {
-                let sequence = none.insert(self.backend.start(&self.prompt)?);
-                self.prefilled = sequence.position();
-                sequence
-            }
-        };
-        let input = match &self.last {
-            Some(last) => std::slice::from_ref(last),
-            None => &self.prompt[self.prefilled..],
-        };
-        if input.len() > CHUNK {
-            sequence.forward(&input[..CHUNK], 0)?;
-            self.prefilled += CHUNK;
+        let sequence = started(&mut self.sequence, self.backend, &self.prompt, &mut self.prefilled)?;
+        let (input, outputs) = input(self.last.as_ref(), &self.prompt, self.prefilled);
+        if outputs == 0 {
+            sequence.forward(input, 0)?;
+            self.prefilled += input.len();
             return Ok((Event::Prefill { done: self.prefilled, total: self.prompt.len() }, None));
         }
-        let logits = sequence.forward(input, 1)?;
+        let logits = sequence.forward(input, outputs)?;
         if let Some(digest) = &mut self.digest {
             logits.iter().for_each(|logit| digest.update(&logit.to_le_bytes()));
         }
@@ -250,6 +263,33 @@ impl Iterator for Generation<'_> {
             State::Ended(ending) => Some(Ok(Event::Finished(ending))),
             State::Over => None,
         }
+    }
+}
+
+/// The sequence of a generation, which its first step starts.
+fn started<'s, 'm>(
+    sequence: &'s mut Option<Box<dyn Sequence + 'm>>,
+    backend: &'m dyn Backend,
+    prompt: &[u32],
+    prefilled: &mut usize,
+) -> Result<&'s mut Box<dyn Sequence + 'm>> {
+    match sequence {
+        Some(sequence) => Ok(sequence),
+        none => {
+            let sequence = none.insert(backend.start(prompt)?);
+            *prefilled = sequence.position();
+            Ok(sequence)
+        }
+    }
+}
+
+/// What the next forward pass computes, and how many of its last tokens want logits: the newest token, or a
+/// chunk of the prompt.
+fn input<'i>(last: Option<&'i u32>, prompt: &'i [u32], prefilled: usize) -> (&'i [u32], usize) {
+    match (last, &prompt[prefilled..]) {
+        (Some(last), _) => (std::slice::from_ref(last), 1),
+        (None, rest) if rest.len() > CHUNK => (&rest[..CHUNK], 0),
+        (None, rest) => (rest, 1),
     }
 }
 

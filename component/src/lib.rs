@@ -1,4 +1,4 @@
-//! The generation logic of wafer, as one WASI component.
+//! The generation logic of wafer, which all of its components share.
 //!
 //! From the inside out: [`backend`] computes logits, [`sampler`] chooses tokens, [`text`] releases what is
 //! certain, [`generate`] is the loop around them; [`encoder`] turns texts into vectors or labels, without a loop;
@@ -7,7 +7,7 @@
 //! adapter, which exists on WebAssembly alone, names WASI.
 
 #[cfg(target_family = "wasm")]
-mod adapter;
+pub mod adapter;
 pub mod api;
 pub mod backend;
 pub mod encoder;
@@ -23,5 +23,6 @@ pub mod service;
 pub mod template;
 pub mod text;
 pub mod tokenizer;
+pub mod turn;
 #[cfg(feature = "candle")]
 mod weights;

@@ -39,9 +39,16 @@ impl Preset {
     /// [`Error::Model`], as the operator has to act: an unknown or repeated name, a value that is no number or
     /// outside its limits.
     pub fn new(defaults: Option<&str>, system: Option<String>) -> Result<Self> {
-        let mut preset = Self { system, ..Self::default() };
+        Self { system, ..Self::default() }.with(defaults.unwrap_or_default())
+    }
+
+    /// The same with what `defaults` says.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with(mut self, defaults: &str) -> Result<Self> {
         let mut seen = Vec::new();
-        for pair in defaults.unwrap_or_default().split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        for pair in defaults.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let Some((name, value)) = pair.split_once('=').map(|(name, value)| (name.trim(), value.trim()))
             else {
                 return Err(Error::Model(format!("default '{pair}' is not of the form name=value")));
@@ -49,12 +56,12 @@ impl Preset {
             if seen.contains(&name) {
                 return Err(Error::Model(format!("default '{name}' is given twice")));
             }
-            preset.set(name, value)?;
+            self.set(name, value)?;
             seen.push(name);
         }
         // Biases of single tokens cannot be preset, so the vocabulary's size does not matter.
-        preset.sampling.check(0).map_err(|error| Error::Model(format!("default {error}")))?;
-        Ok(preset)
+        self.sampling.check(0).map_err(|error| Error::Model(format!("default {error}")))?;
+        Ok(self)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {

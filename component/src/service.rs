@@ -9,12 +9,14 @@ mod system;
 
 pub use encode::{Classification, Embedding, Input, TooLong};
 
+use std::cell::OnceCell;
+
 use serde_json::{Map, Value};
 
 use crate::backend::Backend;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
-use crate::generate::{Generation, Request};
+use crate::generate::{Event, Generation, MaxTokens, Request};
 use crate::preset::Preset;
 use crate::template::{Message, Template};
 use crate::tokenizer::Tokenizer;
@@ -57,6 +59,8 @@ pub struct Service {
     template: Template,
     model: Model,
     preset: Preset,
+    /// What takes the place of `preset`, where an instance is set up anew.
+    overruled: OnceCell<Preset>,
 }
 
 impl Service {
@@ -74,7 +78,8 @@ impl Service {
     }
 
     fn assemble(about: About, tokenizer: Tokenizer, template: Template, model: Model) -> Result<Self> {
-        let service = Self { about, tokenizer, template, model, preset: Preset::default() };
+        let (preset, overruled) = (Preset::default(), OnceCell::new());
+        let service = Self { about, tokenizer, template, model, preset, overruled };
         let (tokens, known) = (service.tokenizer.vocabulary_size(), service.vocabulary_size());
         if tokens > known {
             return Err(Error::Model(format!("the tokenizer has {tokens} tokens, the model only {known}")));
@@ -91,7 +96,35 @@ impl Service {
 
     /// What requests get that do not say otherwise.
     pub fn preset(&self) -> &Preset {
-        &self.preset
+        self.overruled.get().unwrap_or(&self.preset)
+    }
+
+    /// Replaces defaults by others, a list like `temperature=0.7,max_tokens=200`; only the first call counts.
+    ///
+    /// # Errors
+    /// As [`Preset::new`].
+    pub fn overrule(&self, defaults: &str) -> Result<()> {
+        if self.overruled.get().is_none() {
+            // Set by now only if parsing asked for the preset, which it does not.
+            let _ = self.overruled.set(self.preset.clone().with(defaults)?);
+        }
+        Ok(())
+    }
+
+    /// A digest of the logits of a first step: no two models have the same.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub fn digest(&self) -> Result<u64> {
+        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
+        let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
+        let request = Request { prompt, max_tokens: Some(limit), digest_logits: true, ..Request::default() };
+        for event in self.generate(request)? {
+            if let Event::Finished(ending) = event? {
+                return ending.logits_digest.ok_or_else(|| Error::Backend("there is no digest".into()));
+            }
+        }
+        Err(Error::Backend("a generation ended without saying why".into()))
     }
 
     /// What is told about the model.
@@ -159,7 +192,7 @@ impl Service {
                 Err(Error::parameter("messages", "messages is empty"))
             }
             Prompt::Chat(messages, arguments) => {
-                let messages = system::added(messages, self.preset.system.as_deref());
+                let messages = system::added(messages, self.preset().system.as_deref());
                 let rendered = self.template.render(&messages, None, true, arguments)?;
                 if self.backend()?.is_continuation() {
                     self.tokenizer.encode_chat(&rendered)

@@ -149,7 +149,7 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
 
 /// Lets a baked component generate one token.
 async fn check(component: &Component, memory: u64) -> anyhow::Result<()> {
-    let mut guest = Runtime::of(component, memory)?.instantiate(&"check").await?;
+    let mut guest = Runtime::of_model(component, memory)?.instantiate(&"check").await?;
     let options = crate::config::options(crate::cli::Sampling { max_tokens: Some(1), ..Default::default() });
     let generation = guest.start(&Prompt::Text("a".into()), &options).await?;
     while let Some(event) = guest.next(generation).await? {

@@ -1,9 +1,12 @@
 //! What the binary carries, so that one file is enough: the components and the demo model.
 //!
-//! `build.rs` finds both. Nothing is interpreted here.
+//! `build.rs` finds them. Nothing is interpreted here.
 
 /// The component of world `wafer:inference/portable`.
 pub(crate) static COMPONENT: &[u8] = include_bytes!(env!("WAFER_PORTABLE_WASM"));
+
+/// The component for Spin, of WASI 0.3.
+pub(crate) static SPIN: &[u8] = include_bytes!(env!("WAFER_SPIN_WASM"));
 
 /// The same with encoders and encoder-decoders.
 pub(crate) static ENCODERS: &[u8] = include_bytes!(env!("WAFER_ENCODERS_WASM"));

@@ -8,6 +8,8 @@
 //! Without a model directory the component is expected to carry its model.
 
 #[cfg(feature = "compiler")]
+mod bare;
+#[cfg(feature = "compiler")]
 mod code;
 mod engine;
 mod state;
@@ -17,11 +19,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use std::fmt::Display;
 use tokio::sync::oneshot;
-use wasmtime::component::{Component, Linker, ResourceAny};
+use wasmtime::component::{Component, InstancePre, Linker, ResourceAny};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyIndices};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 #[cfg(feature = "compiler")]
@@ -29,10 +32,13 @@ use crate::cache::Cache;
 #[cfg(feature = "compiler")]
 use crate::model::Mount;
 use crate::output::Output;
+use crate::report::WithHint;
 use crate::trap::Trap;
 
 use bindings::generator::{Error, Event, ModelInfo, Options, Prompt};
 
+#[cfg(feature = "compiler")]
+pub(crate) use bare::linker as bare_linker;
 #[cfg(feature = "compiler")]
 pub(crate) use code::Compiled;
 #[cfg(feature = "compiler")]
@@ -40,28 +46,32 @@ pub(crate) use engine::foreign;
 pub(crate) use engine::{engine, executor, pooled};
 pub(crate) use state::State;
 
+/// What components for Spin export, and no others.
+const SPIN_HANDLER: &str = "wasi:http/handler@0.3.0";
+
 /// The types of wit/wafer.wit; those of WASI are wasmtime's own.
 pub(crate) mod bindings {
     mod generated {
         wasmtime::component::bindgen!({
             path: "../wit",
-            world: "portable",
+            world: "model",
             exports: { default: async },
             require_store_data_send: true,
             with: {
-                "wasi:http": wasmtime_wasi_http::p2::bindings::http,
                 "wasi": wasmtime_wasi::p2::bindings,
             },
         });
     }
 
     pub(crate) use generated::exports::wafer::inference::generator;
-    pub(crate) use generated::{Portable, PortablePre};
+    pub(crate) use generated::{Model, ModelIndices};
 }
 
 /// A compiled component, ready to be instantiated.
 pub(crate) struct Runtime {
-    pre: bindings::PortablePre<State>,
+    pre: InstancePre<State>,
+    exports: bindings::ModelIndices,
+    http: Option<ProxyIndices>,
     /// Where a component without a model finds one.
     #[cfg(feature = "compiler")]
     model: Option<Mount>,
@@ -79,17 +89,38 @@ impl Runtime {
 
     /// Of a component that is compiled and carries its model.
     pub(crate) fn of(component: &Component, memory: u64) -> anyhow::Result<Self> {
-        let pre = linker(component.engine())?
-            .instantiate_pre(component)
-            .and_then(bindings::PortablePre::new)
+        let linker = linker(component.engine())?;
+        let portable = || -> wasmtime::Result<Self> {
+            let pre = linker.instantiate_pre(component)?;
+            let (exports, http) = (bindings::ModelIndices::new(&pre)?, Some(ProxyIndices::new(&pre)?));
+            Ok(Runtime {
+                pre,
+                exports,
+                http,
+                #[cfg(feature = "compiler")]
+                model: None,
+                memory,
+            })
+        };
+        let portable = portable()
             .map_err(anyhow::Error::from)
-            .context("the component is not of world wafer:inference/portable")?;
-        Ok(Runtime {
-            pre,
-            #[cfg(feature = "compiler")]
-            model: None,
-            memory,
-        })
+            .context("the component is not of world wafer:inference/portable");
+        match component.get_export_index(None, SPIN_HANDLER) {
+            Some(_) => portable.hint("it was made for Spin, which runs it with `spin up`"),
+            None => portable,
+        }
+    }
+
+    /// Of a component of any world that carries its model, which answers calls, but no HTTP.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn of_model(component: &Component, memory: u64) -> anyhow::Result<Self> {
+        let linker = bare_linker(component)?;
+        let of = || -> wasmtime::Result<Self> {
+            let pre = linker.instantiate_pre(component)?;
+            let exports = bindings::ModelIndices::new(&pre)?;
+            Ok(Runtime { pre, exports, http: None, model: None, memory })
+        };
+        of().map_err(anyhow::Error::from).context("the component has no model of wafer")
     }
 
     /// A fresh instance. Its output is logged with the id of the request that it works for.
@@ -105,10 +136,13 @@ impl Runtime {
             model.show(&mut wasi)?;
         }
         let mut store = store(self.pre.engine(), State::new(wasi.build(), self.memory, stderr));
-        match self.pre.instantiate_async(&mut store).await {
-            Ok(exports) => Ok(Guest { store, exports }),
-            Err(error) => Err(explain(&store, error).into()),
-        }
+        let instance = match self.pre.instantiate_async(&mut store).await {
+            Ok(instance) => instance,
+            Err(error) => return Err(explain(&store, error).into()),
+        };
+        let exports = self.exports.load(&mut store, &instance)?;
+        let http = self.http.as_ref().map(|http| http.load(&mut store, &instance)).transpose()?;
+        Ok(Guest { store, exports, http })
     }
 }
 
@@ -144,7 +178,9 @@ pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> anyhow::Result<Component>
 /// One instance of the component with all that belongs to it.
 pub(crate) struct Guest {
     store: Store<State>,
-    exports: bindings::Portable,
+    exports: bindings::Model,
+    /// Absent where it was not asked for.
+    http: Option<Proxy>,
 }
 
 /// A generation that runs in a [`Guest`].
@@ -162,7 +198,8 @@ impl Guest {
         let mut http = self.store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let response = http.new_response_outparam(response)?;
-        self.exports
+        let handler = self.http.as_ref().context("the component takes no requests")?;
+        handler
             .wasi_http_incoming_handler()
             .call_handle(&mut self.store, request, response)
             .await

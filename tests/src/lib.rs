@@ -3,7 +3,7 @@
 //! Tests drive what a user gets: `target/release/wafer`, over its command line and over real HTTP. `make build`
 //! makes it; without it every test fails and says so.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -148,23 +148,33 @@ impl Server {
     /// # Panics
     /// If it ends instead.
     pub fn start_in(mut wafer: Command, arguments: &[&str]) -> Self {
-        let mut process = wafer
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let stderr = BufReader::new(process.stderr.take().expect("a pipe"));
+        wafer.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+        Self::started(wafer, "listening on ")
+    }
+
+    /// Starts any server and waits until it says `sign` and its URL, at the end of a line.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn started(mut command: Command, sign: &str) -> Self {
+        let mut process =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the server starts");
         let (sender, log) = channel();
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
+        let stdout = process.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+        let stderr = process.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+        for pipe in stdout.into_iter().chain(stderr) {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        break;
+                    }
                 }
-            }
-        });
+            });
+        }
+        drop(sender);
         let mut server = Self { process, url: String::new(), log: Mutex::new(log), seen: Vec::new() };
-        let line = server.wait_for("listening on ");
+        let line = server.wait_for(sign);
         server.url = line.rsplit(' ').next().expect("a URL").to_owned();
         server
     }

@@ -15,7 +15,7 @@ use crate::service;
 use crate::template::Message;
 
 /// A running generation; none after it was cancelled.
-pub(super) struct Generation(RefCell<Option<generate::Generation<'static>>>);
+pub struct Generation(RefCell<Option<generate::Generation<'static>>>);
 
 impl Guest for Adapter {
     type Generation = Generation;

@@ -26,6 +26,15 @@ pub(super) fn tidily<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Overwrites what returned functions left on the stack, if a snapshot is being prepared. Objects are copied with
+/// their padding and the unused parts of their variants, so what lies on the stack can get into the heap: nothing may
+/// lie there that is not the same every time, such as the times of a file after it was looked at.
+pub(crate) fn forget() {
+    if PREPARING.load(Ordering::Relaxed) {
+        wipe_stack();
+    }
+}
+
 /// Calls `work` in a frame of its own, below this one, where it will be wiped.
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {

@@ -31,7 +31,7 @@ pub(super) fn answer<'s>(
     unsupported(&mut body)?;
     body.finish()?;
     let prompt = [Prompt::Chat(messages, arguments)];
-    let generations = start(&prompt, &options, max_tokens, context)
+    let started = start(&prompt, &options, max_tokens, context)
         .map_err(|refusal| refusal.renamed("prompt", "messages"))?;
     let format = Chat {
         id: format!("chatcmpl-{:016x}", context.platform().random()),
@@ -39,7 +39,7 @@ pub(super) fn answer<'s>(
         model: context.service()?.about().id.clone(),
         include_usage,
     };
-    reply(generations, format, options.stream, context)
+    Ok(reply(started, format, options.stream, context))
 }
 
 /// The newer name, or the older one, or what is preset.

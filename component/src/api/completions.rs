@@ -44,14 +44,14 @@ pub(super) fn answer<'s>(
     ];
     unsupported.iter().try_for_each(|(key, neutral)| body.unsupported(key, neutral))?;
     body.finish()?;
-    let generations = start(&prompts, &options, Some(max_tokens), context)?;
+    let started = start(&prompts, &options, Some(max_tokens), context)?;
     let format = Completion {
         id: format!("cmpl-{:016x}", context.platform().random()),
         created: context.platform().seconds(),
         model: context.service()?.about().id.clone(),
         include_usage,
     };
-    reply(generations, format, options.stream, context)
+    Ok(reply(started, format, options.stream, context))
 }
 
 /// A text, texts, the token ids of a prompt, or those of several.

@@ -3,7 +3,7 @@
 //! What the caller can mend is said in full, as OpenAI's error object. What the caller cannot is told with a
 //! request id only; the detail goes to the log under the same id.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{BODY_LIMIT, Reply};
@@ -47,6 +47,12 @@ impl<'s> Report<'s> {
         };
         self.log(&error.to_string());
         Refusal::new(status, format!("{what}, see the server's log for request {}", self.request))
+    }
+
+    /// What is told of a server that is not set up as its operator meant.
+    pub(super) fn misconfigured(&self, problem: &str) -> Refusal {
+        self.log(problem);
+        Refusal::misconfigured(&self.request)
     }
 
     /// Tells the operator.
@@ -113,6 +119,18 @@ impl Refusal {
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 
+    /// A request without the key that it needs, or with another.
+    pub(super) fn unauthorized() -> Self {
+        let message = "the API key is missing or wrong, send it as 'Authorization: Bearer KEY'";
+        Self { code: Some("invalid_api_key"), ..Self::new(StatusCode::UNAUTHORIZED, message) }
+    }
+
+    /// A server that is not set up to answer; the detail is for its log.
+    pub(super) fn misconfigured(id: &str) -> Self {
+        let message = format!("the server is not set up, see its log for request {id}");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
     /// A body beyond the limit.
     pub(super) fn too_large() -> Self {
         let message = format!("the body is larger than the limit of {BODY_LIMIT} bytes");
@@ -134,11 +152,20 @@ impl Refusal {
     }
 
     /// The response.
-    pub(super) fn reply<'s>(self) -> Reply<'s> {
+    pub(super) fn response(self) -> Response<Vec<u8>> {
         let mut response = super::response(self.status, &self.body());
         if let Some(allow) = self.allow {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        Reply::Full(response)
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+
+    /// The response as a reply.
+    pub(super) fn reply<'s>(self) -> Reply<'s> {
+        Reply::Full(self.response())
     }
 }

@@ -32,9 +32,9 @@ pub(super) fn answer<'s>(
     let options = Options::read(&mut body, preset)?;
     let max_tokens = max_tokens(&mut body, preset)?;
     body.finish()?;
-    let generations = start(&prompt, &options, Some(max_tokens), context)?;
+    let started = start(&prompt, &options, Some(max_tokens), context)?;
     let format = Generate { model: context.service()?.about().id.clone() };
-    reply(generations, format, options.stream, context)
+    Ok(reply(started, format, options.stream, context))
 }
 
 fn max_tokens(body: &mut Fields, preset: &Preset) -> Result<MaxTokens, Refusal> {

@@ -40,6 +40,11 @@ impl Options {
         Ok(Self { model, sampling, seed, stop, stream })
     }
 
+    /// Whether the same request gets the same answer again: nothing is drawn, or from a seed that it names.
+    pub(super) fn is_deterministic(&self) -> bool {
+        self.sampling.temperature == 0.0 || self.seed.is_some()
+    }
+
     /// The sampling for choice `index`; a request without a seed gets `random`.
     pub(super) fn sampling(&self, index: usize, random: u64) -> Sampling {
         let seed = self.seed.unwrap_or(random).wrapping_add(index as u64);

@@ -1,11 +1,13 @@
 //! From a generation to a response: whole, or as server-sent events.
 //!
 //! Endpoints differ only in how they write things down, which is their [`Format`]. A response with several
-//! choices (one per prompt) computes one after the other.
+//! choices (one per prompt) computes one after the other. Responses advance by steps, so that whoever takes
+//! them may do other things between two, see `turn`.
 
 use std::iter::Enumerate;
 use std::vec::IntoIter;
 
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::error::{Refusal, Report};
@@ -59,31 +61,29 @@ pub(super) fn usage_json(usage: Usage) -> Value {
     })
 }
 
-/// Answers with `generations`, one per choice.
+/// Generations that were checked and not begun, one per choice.
+pub(super) struct Started<'s> {
+    generations: IntoIter<Generation<'s>>,
+    /// What the answer depends on, if on nothing else.
+    requests: Option<Vec<Request>>,
+}
+
+/// Answers with `started`.
 pub(super) fn reply<'s>(
-    generations: Vec<Generation<'s>>,
+    started: Started<'s>,
     format: impl Format + 's,
     stream: bool,
     context: &Context<'_, 's>,
-) -> Result<Reply<'s>, Refusal> {
+) -> Reply<'s> {
+    let Started { generations, requests } = started;
+    let (format, report) = (Box::new(format), context.report.clone());
     if stream {
-        let events = Stream {
-            waiting: generations.into_iter().enumerate(),
-            current: None,
-            usage: Usage::default(),
-            format: Box::new(format),
-            report: context.report.clone(),
-            over: false,
-        };
-        return Ok(Reply::Stream(Box::new(events)));
+        let waiting = generations.enumerate();
+        let usage = Usage::default();
+        return Reply::Stream(Stream { waiting, current: None, usage, format, report, over: false });
     }
-    let mut choices = Vec::new();
-    for generation in generations {
-        choices
-            .push(complete(generation, context.platform()).map_err(|error| context.report.refusal(error))?);
-    }
-    let usage = choices.iter().fold(Usage::default(), |usage, choice| sum(usage, choice.ending.usage));
-    Ok(super::json(&format.whole(&choices, usage)))
+    let choices = Vec::new();
+    Reply::Whole(Whole { waiting: generations, current: None, choices, format, report, requests })
 }
 
 /// Starts one generation per prompt. The same checks for all endpoints, before anything is computed.
@@ -92,13 +92,13 @@ pub(super) fn start<'s>(
     options: &Options,
     max_tokens: Option<MaxTokens>,
     context: &Context<'_, 's>,
-) -> Result<Vec<Generation<'s>>, Refusal> {
+) -> Result<Started<'s>, Refusal> {
     let service = context.service()?;
     let refuse = |error| context.report.refusal(error);
     service.check_model(options.model.as_deref()).map_err(refuse)?;
     let random = context.platform().random();
     let one = |(index, prompt): (usize, &Prompt)| {
-        service.generate(Request {
+        Ok(Request {
             prompt: service.encode(prompt)?,
             max_tokens,
             sampling: options.sampling(index, random),
@@ -106,21 +106,15 @@ pub(super) fn start<'s>(
             digest_logits: false,
         })
     };
-    prompts.iter().enumerate().map(one).collect::<Result<_, _>>().map_err(refuse)
-}
-
-/// Computes a choice to its end.
-fn complete(generation: Generation<'_>, platform: &dyn Platform) -> Result<Choice, Error> {
-    let mut text = String::new();
-    for event in generation {
-        match event? {
-            Event::Prefill { .. } => {}
-            Event::Token { text: released, .. } => text.push_str(&released),
-            Event::Finished(ending) => return Ok(Choice { text, ending }),
-        }
-        platform.pause();
-    }
-    Err(Error::Backend("a generation ended without saying why".into()))
+    let requests: Vec<Request> =
+        prompts.iter().enumerate().map(one).collect::<Result<_, Error>>().map_err(refuse)?;
+    let kept = (options.is_deterministic() && !options.stream).then(|| requests.clone());
+    let generations: Vec<Generation<'s>> = requests
+        .into_iter()
+        .map(|request| service.generate(request))
+        .collect::<Result<_, _>>()
+        .map_err(refuse)?;
+    Ok(Started { generations: generations.into_iter(), requests: kept })
 }
 
 fn sum(a: Usage, b: Usage) -> Usage {
@@ -130,15 +124,76 @@ fn sum(a: Usage, b: Usage) -> Usage {
     }
 }
 
-/// The choice that a stream is at.
+/// The choice that an answer is at.
 struct Current<'s> {
     index: usize,
     generation: Generation<'s>,
     text: String,
 }
 
-/// A response as server-sent events, computed as it is read. Dropping it cancels what is left.
-struct Stream<'s> {
+/// A response that is computed before its first byte is sent. Dropping it cancels what is left.
+pub struct Whole<'s> {
+    waiting: IntoIter<Generation<'s>>,
+    current: Option<Current<'s>>,
+    choices: Vec<Choice>,
+    format: Box<dyn Format + 's>,
+    report: Report<'s>,
+    requests: Option<Vec<Request>>,
+}
+
+impl<'s> Whole<'s> {
+    /// One step: at most one forward pass. The response, if it was the last.
+    pub fn step(&mut self) -> Option<Response<Vec<u8>>> {
+        let Some(current) = &mut self.current else {
+            let generation = self.waiting.next();
+            let Some(generation) = generation else { return Some(self.response()) };
+            self.current = Some(Current { index: self.choices.len(), generation, text: String::new() });
+            return None;
+        };
+        let failed = |error| Some(self.report.refusal(error).response());
+        match current.generation.next() {
+            Some(Ok(Event::Prefill { .. })) => None,
+            Some(Ok(Event::Token { text, .. })) => {
+                current.text.push_str(&text);
+                None
+            }
+            Some(Ok(Event::Finished(ending))) => {
+                self.choices.push(Choice { text: std::mem::take(&mut current.text), ending });
+                self.current = None;
+                None
+            }
+            Some(Err(error)) => failed(error),
+            None => failed(Error::Backend("a generation ended without saying why".into())),
+        }
+    }
+
+    /// What decides the answer beside the model and the endpoint, as text; none if it is drawn at random.
+    pub fn identity(&self) -> Option<String> {
+        let mut requests = self.requests.clone()?;
+        // Without a temperature nothing is drawn, and the seed is any.
+        let greedy = requests.iter_mut().filter(|request| request.sampling.temperature == 0.0);
+        greedy.for_each(|request| request.sampling.seed = 0);
+        Some(format!("{requests:?}"))
+    }
+
+    /// The generation that the next step works at.
+    pub fn generation(&mut self) -> Option<&mut Generation<'s>> {
+        self.current.as_mut().map(|current| &mut current.generation)
+    }
+
+    pub(super) fn platform(&self) -> &'s dyn Platform {
+        self.report.platform
+    }
+
+    fn response(&self) -> Response<Vec<u8>> {
+        let add = |usage, choice: &Choice| sum(usage, choice.ending.usage);
+        let usage = self.choices.iter().fold(Usage::default(), add);
+        super::response(StatusCode::OK, &self.format.whole(&self.choices, usage))
+    }
+}
+
+/// A response as server-sent events. Dropping it cancels what is left.
+pub struct Stream<'s> {
     waiting: Enumerate<IntoIter<Generation<'s>>>,
     current: Option<Current<'s>>,
     usage: Usage,
@@ -147,12 +202,24 @@ struct Stream<'s> {
     over: bool,
 }
 
-impl Stream<'_> {
-    /// One step of the current choice, as bytes; empty if it released no text.
-    fn step(&mut self) -> Vec<u8> {
-        let Some(current) = &mut self.current else { return self.turn() };
-        self.report.platform.pause();
-        match current.generation.next() {
+impl<'s> Stream<'s> {
+    /// The response's head.
+    pub fn head() -> Response<()> {
+        let mut head = Response::new(());
+        let headers = head.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        head
+    }
+
+    /// One step: at most one forward pass. A piece of the body, empty if the step released no text; none after the
+    /// end.
+    pub fn step(&mut self) -> Option<Vec<u8>> {
+        if self.over {
+            return None;
+        }
+        let Some(current) = &mut self.current else { return Some(self.turn()) };
+        Some(match current.generation.next() {
             Some(Ok(Event::Prefill { done, total })) => sse::comment(&format!("prefill {done}/{total}")),
             Some(Ok(Event::Token { text, .. })) if text.is_empty() => Vec::new(),
             Some(Ok(Event::Token { text, .. })) => {
@@ -169,7 +236,16 @@ impl Stream<'_> {
                 sse::error(&self.report.refusal(error).body())
             }
             None => self.turn(),
-        }
+        })
+    }
+
+    /// The generation that the next step works at.
+    pub fn generation(&mut self) -> Option<&mut Generation<'s>> {
+        self.current.as_mut().map(|current| &mut current.generation)
+    }
+
+    pub(super) fn platform(&self) -> &'s dyn Platform {
+        self.report.platform
     }
 
     /// Goes on to the next choice, or to the end.
@@ -183,19 +259,5 @@ impl Stream<'_> {
         let mut bytes = closing.map(|closing| sse::data(&closing)).unwrap_or_default();
         bytes.extend_from_slice(sse::DONE);
         bytes
-    }
-}
-
-impl Iterator for Stream<'_> {
-    type Item = Vec<u8>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.over {
-            let bytes = self.step();
-            if !bytes.is_empty() {
-                return Some(bytes);
-            }
-        }
-        None
     }
 }

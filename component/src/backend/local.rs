@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Seek};
+use std::rc::Rc;
 
 use wafer_engine::{Batch, Folder, Gguf, Model, Quantize, Session, Workspace};
 
+use super::batch::{Queue, Slot};
 use super::{Backend, Sequence, shared};
 use crate::error::{Error, Result};
 use crate::generate::CHUNK;
@@ -15,6 +17,7 @@ pub struct Local {
     model: Model,
     workspace: RefCell<Workspace>,
     kept: Option<Kept>,
+    queue: Queue,
 }
 
 /// The beginning of prompts to come, computed.
@@ -44,7 +47,7 @@ impl Local {
 
     fn new(model: Model) -> Self {
         // One thread: WebAssembly has no other, and native builds of this crate are for tests.
-        Self { model, workspace: RefCell::new(Workspace::new(1)), kept: None }
+        Self { model, workspace: RefCell::new(Workspace::new(1)), kept: None, queue: Queue::default() }
     }
 
     /// The model.
@@ -71,7 +74,7 @@ impl Backend for Local {
             }
             None => self.model.session(),
         };
-        Ok(Box::new(LocalSequence { local: self, session, logits: Vec::new() }))
+        Ok(Box::new(LocalSequence { local: self, slot: Slot::new(session), logits: Vec::new() }))
     }
 
     fn keep(&mut self, tokens: &[u32]) -> Result<()> {
@@ -86,32 +89,49 @@ impl Backend for Local {
         self.kept = Some(Kept { tokens: tokens.to_vec(), session });
         Ok(())
     }
+
+    fn pass(&self) {
+        self.queue.pass(&self.model, &mut self.workspace.borrow_mut());
+    }
 }
 
 struct LocalSequence<'a> {
     local: &'a Local,
-    session: Session,
+    /// Shared with the queue of announced steps, which forgets it when the sequence is dropped.
+    slot: Rc<RefCell<Slot>>,
     /// The last logits: the workspace is shared with other sequences, so they are copied out of it.
     logits: Vec<f32>,
 }
 
 impl Sequence for LocalSequence<'_> {
     fn position(&self) -> usize {
-        self.session.position()
+        self.slot.borrow().position()
     }
 
     fn truncate(&mut self, position: usize) {
-        self.session.truncate(position);
+        self.slot.borrow_mut().truncate(position);
     }
 
     fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]> {
-        let mut workspace = self.local.workspace.borrow_mut();
-        let mut batch = [Batch { session: &mut self.session, tokens, outputs }];
-        let logits = self.local.model.forward(&mut workspace, &mut batch);
-        // The generation loop keeps within the model's limits; if it did not, that is a bug here.
-        let logits = logits.map_err(|error| Error::Backend(error.to_string()))?;
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
+        let mut slot = self.slot.borrow_mut();
+        let rest = slot.take(tokens, outputs, &mut self.logits);
+        if !rest.is_empty() {
+            let mut workspace = self.local.workspace.borrow_mut();
+            let mut batch = [Batch { session: slot.session(), tokens: rest, outputs }];
+            let logits = self.local.model.forward(&mut workspace, &mut batch);
+            // The generation loop keeps within the model's limits; if it did not, that is a bug here.
+            let logits = logits.map_err(|error| Error::Backend(error.to_string()))?;
+            self.logits.clear();
+            self.logits.extend_from_slice(logits);
+        }
         Ok(&self.logits)
+    }
+
+    fn announce(&mut self, tokens: &[u32], outputs: usize) {
+        self.local.queue.announce(&self.slot, tokens, outputs);
+    }
+
+    fn is_computed(&self) -> bool {
+        self.slot.borrow().is_computed()
     }
 }

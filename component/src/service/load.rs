@@ -31,7 +31,9 @@ impl Service {
         let stem = || if path.is_dir() { path.file_name() } else { path.file_stem() };
         let stem = || stem().map(|stem| stem.to_string_lossy().into_owned());
         let id = id.or_else(stem).unwrap_or_default();
-        let loaded = if path.is_dir() { folder(&path, id, quantize) } else { gguf(&path, id, quantize) };
+        let is_folder = path.is_dir();
+        forget();
+        let loaded = if is_folder { folder(&path, id, quantize) } else { gguf(&path, id, quantize) };
         loaded.map_err(|error| match error {
             Error::Model(text) => Error::Model(format!("{}: {text}", path.display())),
             other => other,
@@ -42,6 +44,7 @@ impl Service {
 fn gguf(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service> {
     let file = File::open(path).map_err(|error| Error::Model(format!("cannot be read: {error}")))?;
     let created = created(&file);
+    forget();
     let mut gguf = Gguf::open(BufReader::new(file))?;
     let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
     let template = Template::from_gguf(gguf.metadata(), &tokenizer)?;
@@ -53,6 +56,7 @@ fn gguf(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service> 
 fn folder(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service> {
     let mut folder = Folder::open(path)?;
     let created = File::open(path.join("config.json")).map_or(0, |file| created(&file));
+    forget();
     let needed = |name: &str| text(path, name)?.ok_or_else(|| Error::Model(format!("{name} is missing")));
     let settings = text(path, "tokenizer_config.json")?;
     let mut tokenizer = Tokenizer::from_json(&needed("tokenizer.json")?, settings.as_deref())?;
@@ -114,11 +118,19 @@ fn floats(name: &str, _: &mut Folder, _: Option<Quantize>, _: Files<'_>) -> Resu
     )))
 }
 
+/// Leaves nothing of a file's times on the stack, where a snapshot is made.
+fn forget() {
+    #[cfg(target_family = "wasm")]
+    crate::adapter::tidy::forget();
+}
+
 /// A file of the folder; `None` if there is none.
 fn text(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     let unreadable = |error: std::io::Error| Error::Model(format!("{name} cannot be read: {error}"));
     let path = folder.join(name);
-    if !path.is_file() {
+    let is_file = path.is_file();
+    forget();
+    if !is_file {
         return Ok(None);
     }
     let mut bytes = Vec::new();

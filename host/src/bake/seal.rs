@@ -48,11 +48,12 @@ fn is_idle(interface: &str) -> bool {
     version.starts_with("0.2.") && (of("wasi:filesystem/") || of("wasi:cli/")) && name != "wasi:cli/stderr"
 }
 
-/// The component without its idle imports; one without any comes back as it is.
+/// The component without its idle imports. One without any comes back as it is; so does one of WASI 0.3, because this
+/// knows nothing of asynchronous functions' types.
 pub(super) fn seal(component: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     let sections = sections(&component)?;
     let idle_types = idle_types(&sections)?;
-    if idle_types.is_empty() {
+    if idle_types.is_empty() || is_asynchronous(&sections)? {
         return Ok(component);
     }
     let types = Validator::new_with_features(WasmFeatures::all()).validate_all(&component)?;
@@ -79,6 +80,19 @@ fn sections(component: &[u8]) -> anyhow::Result<Vec<Payload<'_>>> {
         sections.push(payload);
     }
     Ok(sections)
+}
+
+/// Whether it imports WASI 0.3.
+fn is_asynchronous(sections: &[Payload]) -> anyhow::Result<bool> {
+    for section in sections {
+        let Payload::ComponentImportSection(imports) = section else { continue };
+        for import in imports.clone() {
+            if import?.name.name.contains("@0.3.") {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Numbers of the types that describe idle interfaces; they stand before the imports.

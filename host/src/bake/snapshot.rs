@@ -15,9 +15,9 @@ use wasmtime_wizer::{ComponentContext, ComponentInstanceState, Wizer};
 
 use crate::model::Mount;
 use crate::output::Output;
-use crate::runtime::bindings::Portable;
+use crate::runtime::bindings::Model;
 use crate::runtime::bindings::generator::{Error, ModelInfo};
-use crate::runtime::{State, compile, explain, linker, store};
+use crate::runtime::{State, bare_linker, compile, explain, store};
 
 /// The export that loads the model.
 const PREPARE: &str = "prepare";
@@ -55,7 +55,7 @@ pub(super) async fn prepare<'w>(
     let mut store = store(engine, State::new(wasi(mount, variables, stderr.clone())?, MEMORY, stderr));
     // The snapshot's bytes count as one call of the guest.
     store.set_hostcall_fuel(usize::MAX);
-    let mut guest = match linker(engine)?.instantiate_async(&mut store, &compiled).await {
+    let mut guest = match bare_linker(&compiled)?.instantiate_async(&mut store, &compiled).await {
         Ok(instance) => Inspected { store, instance },
         Err(error) => return Err(explain(&store, error).into()),
     };
@@ -102,9 +102,9 @@ struct Inspected {
 
 impl Inspected {
     async fn prepare(&mut self) -> anyhow::Result<ModelInfo> {
-        let exports = Portable::new(&mut self.store, &self.instance)
+        let exports = Model::new(&mut self.store, &self.instance)
             .map_err(anyhow::Error::from)
-            .context("the component is not of world wafer:inference/portable")?;
+            .context("the component has no model of wafer")?;
         if let Err(error) = exports.call_prepare(&mut self.store).await {
             return Err(explain(&self.store, error).into());
         }

@@ -45,9 +45,9 @@ pub(crate) struct Bake {
 /// The worlds of wit/ that a component can be of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum World {
-    /// Every host of WASI 0.2 HTTP components
+    /// Every host of WASI 0.2 HTTP components, Spin among them
     Portable,
-    /// Spin, kept warm
+    /// Spin 4.1 and newer, which keeps it warm: WASI 0.3
     Spin,
     /// The host's own maths
     Accelerated,

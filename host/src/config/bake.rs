@@ -4,8 +4,8 @@ use anyhow::bail;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Model, Setup};
-use crate::cli;
 use crate::model::Mount;
+use crate::{cli, embedded};
 
 /// `wafer bake`.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Bake {
 pub(crate) enum World {
     /// `wafer:inference/portable`.
     Portable,
+    /// WASI 0.3, with what only Spin has.
+    Spin,
 }
 
 impl World {
@@ -35,6 +37,7 @@ impl World {
     pub(crate) fn component(self, mount: &Mount) -> &'static [u8] {
         match self {
             World::Portable => mount.component(),
+            World::Spin => embedded::SPIN,
         }
     }
 }
@@ -67,8 +70,10 @@ impl Bake {
             setup: typed.setup.into(),
             world: match typed.world {
                 cli::World::Portable => World::Portable,
-                cli::World::Spin => bail!("--world spin is not there yet, portable is"),
-                cli::World::Accelerated => bail!("--world accelerated is not there yet, portable is"),
+                cli::World::Spin => World::Spin,
+                cli::World::Accelerated => {
+                    bail!("--world accelerated is not there yet, portable and spin are")
+                }
             },
             compile: typed.compile.map(|triple| match triple.as_str() {
                 "" => Target::Host,

@@ -8,7 +8,7 @@ use crate::config::Model;
 use crate::embedded;
 use crate::model::Mount;
 use crate::output::Output;
-use crate::runtime::bindings::Portable;
+use crate::runtime::bindings::Model as Exports;
 use crate::runtime::bindings::generator::{Error, ModelInfo};
 use crate::runtime::{Compiled, State, engine, linker, store};
 
@@ -21,7 +21,7 @@ async fn model(component: &[u8]) -> Result<ModelInfo, Error> {
     mount.show(&mut wasi).expect("it is there");
     let state = State::new(wasi.build(), 1 << 30, Output::new("stderr", &"test"));
     let (mut store, linker) = (store(&engine, state), linker(&engine).expect("a linker"));
-    let guest = Portable::instantiate_async(&mut store, &compiled.expect("it is valid"), &linker).await;
+    let guest = Exports::instantiate_async(&mut store, &compiled.expect("it is valid"), &linker).await;
     let guest = guest.expect("it is of this world");
     guest.wafer_inference_generator().call_model(&mut store).await.expect("it does not trap")
 }
