@@ -98,8 +98,12 @@ fn wasmtime_on_aarch64_gives_the_bits() {
 #[test]
 fn v8_gives_the_bits() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
-    if !installed("node", scripts.join("node_modules").is_dir(), "run `npm install --no-save` in tests/node")
-    {
+    if !installed(
+        "node",
+        20,
+        scripts.join("node_modules").is_dir(),
+        "run `npm install --no-save` in tests/node",
+    ) {
         return;
     }
     let folder = folder();
@@ -129,7 +133,7 @@ fn v8_gives_the_bits() {
 
 #[test]
 fn wasmtime_serve_gives_the_text() {
-    if !installed("wasmtime", true, "cargo install wasmtime-cli") {
+    if !installed("wasmtime", 38, true, "cargo install wasmtime-cli") {
         return;
     }
     let folder = folder();
