@@ -7,6 +7,10 @@ TARGET    := $(or $(CARGO_TARGET_DIR),target)
 COMPONENTS := target/components
 WAFER     := $(TARGET)/release/wafer
 
+# All of these name the whole workspace, so that the tests find `wafer` built with what they need themselves;
+# with the features of one crate alone, as `make build` has them, wasmtime would be compiled a second time.
+IN_WORKSPACE := --release --workspace
+
 .DEFAULT_GOAL := help
 .PHONY: help setup components build spin serve test test-wasm test-arm64 lint demo-model clean
 
@@ -45,12 +49,12 @@ spin: build ## bake the demo model into the components that spin.toml and spin-a
 serve: build ## build, then serve the demo model on 127.0.0.1:8080
 	$(WAFER) serve
 
-test: build ## build, then run every test
-	cargo test --release --workspace
+test: components ## build, then run every test
+	cargo test $(IN_WORKSPACE)
 
 # The engine's kernels for WebAssembly, against their specification and the goldens.
-test-wasm: build ## run the engine's tests inside WebAssembly
-	cargo build --release -p wafer --example run-command
+test-wasm: components ## run the engine's tests inside WebAssembly
+	cargo build $(IN_WORKSPACE) --example run-command
 	CARGO_TARGET_WASM32_WASIP2_RUNNER=$(abspath $(TARGET))/release/examples/run-command \
 		cargo test --release -p wafer-engine --lib --test golden --target $(WASM)
 
@@ -61,7 +65,7 @@ ARM64     := aarch64-unknown-linux-gnu
 QEMU      := qemu-aarch64-static -L /usr/aarch64-linux-gnu
 
 test-arm64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
-test-arm64: build ## test engine and component on aarch64, emulated (needs qemu-user-static, gcc-aarch64-linux-gnu)
+test-arm64: components ## test engine and component on aarch64, emulated (needs qemu-user-static, gcc-aarch64-linux-gnu)
 	@for tool in qemu-aarch64-static aarch64-linux-gnu-gcc; do command -v $$tool >/dev/null \
 		|| { echo "error: $$tool is missing" >&2; \
 			echo "hint: apt-get install qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2; exit 1; }; done
@@ -73,12 +77,13 @@ test-arm64: build ## test engine and component on aarch64, emulated (needs qemu-
 			--skip perplexity || exit 1; \
 	done
 	cargo build --release -p wafer --no-default-features --target $(ARM64)
+	cargo build $(IN_WORKSPACE) --bin wafer --example run-command
 	WAFER_TEST_ARM64="$(QEMU) $(abspath $(TARGET))/$(ARM64)/release/wafer" \
-		cargo test --release -p wafer-tests --test runtimes -- aarch64
+		cargo test $(IN_WORKSPACE) --test runtimes -- aarch64
 
 lint: components ## check formatting and lints, native and WebAssembly
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy $(IN_WORKSPACE) --all-targets -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-portable -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-portable --features candle -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-spin -- -D warnings

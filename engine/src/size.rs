@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(found, Some(expected), "{name} {dtype:?} {rows:?} {columns}");
         }
         assert_eq!(packed("a", GgmlDType::F32, Some(usize::MAX), usize::MAX, None), None);
-        assert_eq!((widened(&[3, 5]), widened(&[usize::MAX, 2])), (Some(60), None));
+        assert_eq!((widened(&[3, 5]), widened(&[usize::MAX, usize::MAX])), (Some(60), None));
     }
 
     #[test]

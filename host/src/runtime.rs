@@ -12,6 +12,7 @@ mod bare;
 #[cfg(feature = "compiler")]
 mod code;
 mod engine;
+mod network;
 mod state;
 
 use anyhow::Context;

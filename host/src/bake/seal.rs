@@ -82,14 +82,20 @@ fn sections(component: &[u8]) -> anyhow::Result<Vec<Payload<'_>>> {
     Ok(sections)
 }
 
+/// What it imports.
+fn imports<'a>(sections: &'a [Payload<'a>]) -> impl Iterator<Item = wasmparser::Result<ComponentImport<'a>>> {
+    let of = |section: &Payload<'a>| match section {
+        Payload::ComponentImportSection(imports) => Some(imports.clone()),
+        _ => None,
+    };
+    sections.iter().filter_map(of).flatten()
+}
+
 /// Whether it imports WASI 0.3.
 fn is_asynchronous(sections: &[Payload]) -> anyhow::Result<bool> {
-    for section in sections {
-        let Payload::ComponentImportSection(imports) = section else { continue };
-        for import in imports.clone() {
-            if import?.name.name.contains("@0.3.") {
-                return Ok(true);
-            }
+    for import in imports(sections) {
+        if import?.name.name.contains("@0.3.") {
+            return Ok(true);
         }
     }
     Ok(false)
@@ -98,13 +104,10 @@ fn is_asynchronous(sections: &[Payload]) -> anyhow::Result<bool> {
 /// Numbers of the types that describe idle interfaces; they stand before the imports.
 fn idle_types(sections: &[Payload]) -> anyhow::Result<BTreeSet<u32>> {
     let mut idle = BTreeSet::new();
-    for section in sections {
-        let Payload::ComponentImportSection(imports) = section else { continue };
-        for import in imports.clone() {
-            let import = import?;
-            if let (true, ComponentTypeRef::Instance(ty)) = (is_idle(import.name.name), import.ty) {
-                idle.insert(ty);
-            }
+    for import in imports(sections) {
+        let import = import?;
+        if let (true, ComponentTypeRef::Instance(ty)) = (is_idle(import.name.name), import.ty) {
+            idle.insert(ty);
         }
     }
     Ok(idle)

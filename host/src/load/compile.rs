@@ -53,10 +53,11 @@ pub(super) async fn baked(
     progress: &Progress,
 ) -> anyhow::Result<Component> {
     let mount = Mount::new(model)?;
+    let component = mount.component();
     let bake = async || {
         progress.phase(format!("baking {}, once", mount.name));
         // An engine of its own: the pool's places are for instances of what is made here.
-        let baked = bake::baked(&runtime::engine()?, mount.component(), &mount, setup, progress).await;
+        let baked = bake::baked(&runtime::engine()?, component, &mount, setup, progress).await;
         let baked = baked.with_context(|| format!("cannot load {}", mount.name))?;
         progress.phase(format!("compiling {}, once", mount.name));
         anyhow::Ok(baked.wasm)
@@ -68,7 +69,7 @@ pub(super) async fn baked(
     let key = Digest::of_parts(&[
         b"model",
         Digest::of_settings(engine).as_bytes(),
-        Digest::of(mount.component()).as_bytes(),
+        Digest::of(component).as_bytes(),
         content.as_bytes(),
         // The model is named after its file.
         mount.guest_path.as_bytes(),

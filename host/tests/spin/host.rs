@@ -4,6 +4,9 @@
 //! WASI 0.2 components get an instance per request; those of 0.3 up to 16 requests at once and 128 in all.
 //! Variables and key-value stores are maps. There are no sockets: requests and responses are handed over in memory.
 
+#[path = "../../src/runtime/network.rs"]
+mod network;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -23,9 +26,9 @@ use wasmtime_wasi_http::handler::{
     HandlerState, Instance, ProxyHandler, ProxyPre, Request, Response, ShouldAccept, WorkerExpiration,
     WorkerState, WorkerStatus,
 };
-use wasmtime_wasi_http::{
-    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use network::NoNetwork;
 
 /// Requests that one instance of a WASI 0.3 component answers at once, and in its life.
 const CONCURRENT: usize = 16;
@@ -189,22 +192,6 @@ impl WasiView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.no_network }
-    }
-}
-
-/// Refuses a guest's own requests.
-struct NoNetwork;
-
-type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>);
-
-impl WasiHttpHooks for NoNetwork {
-    fn send_request(
-        &mut self,
-        _: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
-        _: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, HttpError>> + Send> {
-        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 }
 
