@@ -27,4 +27,4 @@ pub use hf::Folder;
 pub use load::{Progress, Quantize};
 pub use model::Model;
 pub use pool::Pool;
-pub use session::Session;
+pub use session::{Page, Session};

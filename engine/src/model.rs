@@ -129,6 +129,11 @@ impl Model {
         Session::new(PageShape::new(&self.config))
     }
 
+    /// Bytes of a page of KV cache, see [`Page`](crate::Page).
+    pub fn page_bytes(&self) -> usize {
+        PageShape::new(&self.config).bytes()
+    }
+
     /// Bytes of all matrices in their packed form.
     pub fn bytes(&self) -> u64 {
         let layer = |layer: &Layer| {
