@@ -134,7 +134,7 @@ impl From<Error> for bindings::exports::wafer::inference::generator::Error {
             Error::Invalid(_) | Error::Parameter { .. } | Error::NotFound(_) => {
                 Self::Invalid(error.to_string())
             }
-            Error::Model(_) | Error::Backend(_) => Self::Failed(error.to_string()),
+            Error::Model(_) | Error::Busy(_) | Error::Backend(_) => Self::Failed(error.to_string()),
         }
     }
 }

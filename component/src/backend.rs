@@ -1,17 +1,20 @@
 //! The seam between the generation logic and the forward pass: tokens in, logits out.
 //!
 //! Implementations: the engine inside this component (`local`), encoder-decoders written with candle (`seq2seq`) and
-//! a script for tests (`scripted`); one that calls the host through wasi-nn comes with the world `accelerated`.
+//! a script for tests (`scripted`), and the host's engine through wasi-nn (`nn`, in the world `accelerated`).
 //! Nothing here knows texts or templates.
 
 mod batch;
 pub mod local;
+#[cfg(all(target_family = "wasm", feature = "nn"))]
+pub mod nn;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(feature = "candle")]
 pub(crate) mod seq2seq;
 
 use crate::error::Result;
+use crate::generate::CHUNK;
 
 /// How many tokens of a prompt a sequence can take from kept ones. The last one is always computed, because
 /// its logits are wanted.
@@ -31,6 +34,11 @@ pub trait Backend {
     /// Whether the output goes on where the prompt ends. Otherwise it is a text of its own.
     fn is_continuation(&self) -> bool {
         true
+    }
+
+    /// Prompt tokens that one forward pass takes at most.
+    fn chunk(&self) -> usize {
+        CHUNK
     }
 
     /// A new sequence for a prompt. It may hold the prompt's beginning already, see
@@ -53,6 +61,15 @@ pub trait Backend {
     fn pass(&self) {}
 }
 
+/// The logits of one position.
+#[derive(Debug, Clone, Copy)]
+pub enum Logits<'l> {
+    /// One for every token of the vocabulary.
+    All(&'l [f32]),
+    /// Token ids with the largest logits: largest first, the lowest id among equals.
+    Top(&'l [(u32, f32)]),
+}
+
 /// One sequence of tokens with its KV cache. Dropping it frees the cache.
 pub trait Sequence {
     /// Number of tokens in the KV cache.
@@ -68,6 +85,18 @@ pub trait Sequence {
     /// [`Error::Backend`](crate::error::Error::Backend) if the computation fails; the position is then
     /// unchanged.
     fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]>;
+
+    /// As [`forward`](Self::forward) with one output, for a caller who needs the `top` largest logits at least.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn forward_top(&mut self, tokens: &[u32], _top: usize) -> Result<Logits<'_>> {
+        self.forward(tokens, 1).map(Logits::All)
+    }
+
+    /// Tokens of the prompt that were not computed for this sequence, because they had been for another. Known after
+    /// the prompt's first forward pass.
+    fn cached(&self) -> usize;
 
     /// Says what the next [`forward`](Self::forward) will be called with, so that [`Backend::pass`] can compute the
     /// steps of several sequences together. It is a hint: without a pass, `forward` computes as ever.

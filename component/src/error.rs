@@ -27,6 +27,9 @@ pub enum Error {
     /// The model's files are at fault; the operator has to act.
     #[error("{0}")]
     Model(String),
+    /// The backend has no room for the request now; it can be tried again later.
+    #[error("{0}")]
+    Busy(String),
     /// The backend failed while computing; the detail is for the log.
     #[error("{0}")]
     Backend(String),

@@ -69,6 +69,39 @@ pub struct Model {
     pub(crate) output: Option<Linear>,
 }
 
+impl<R: Read + Seek> Gguf<R> {
+    /// The blueprint of the file's model.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`]'s, and [`Error::Unsupported`] for an architecture that is not known.
+    pub fn config(&mut self) -> Result<Config> {
+        let vocabulary = self.tensors().get("token_embd.weight").map(|tensor| tensor.rows());
+        let vocabulary = vocabulary.ok_or_else(|| missing("token_embd.weight"))?;
+        let factors = ["rope_freqs.weight", "rope_factors_short.weight"].iter().find_map(|name| {
+            let length = self.tensors().get(*name)?.columns();
+            Some((*name, length))
+        });
+        let mut quiet = |_, _| {};
+        let factors = match factors {
+            Some((name, length)) => GgufSource::new(self, None, &mut quiet).vector(name, length)?,
+            None => None,
+        };
+        Config::from_gguf(self.metadata(), vocabulary, factors.as_deref())
+    }
+}
+
+impl Folder {
+    /// The blueprint of the folder's model.
+    ///
+    /// # Errors
+    /// As [`Folder::open`]'s, and [`Error::Unsupported`] for an architecture that is not known.
+    pub fn blueprint(&mut self) -> Result<Config> {
+        let (mut config, tied) = Config::from_hf(self.config())?;
+        config.vocabulary = FolderSource::new(self, &config, tied, None, &mut |_, _| {}).vocabulary()?;
+        config.check()
+    }
+}
+
 impl Model {
     /// Loads the model of a GGUF file.
     ///
@@ -88,18 +121,7 @@ impl Model {
         quantize: Option<Quantize>,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let vocabulary = gguf.tensors().get("token_embd.weight").map(|tensor| tensor.rows());
-        let vocabulary = vocabulary.ok_or_else(|| missing("token_embd.weight"))?;
-        let factors = ["rope_freqs.weight", "rope_factors_short.weight"].iter().find_map(|name| {
-            let length = gguf.tensors().get(*name)?.columns();
-            Some((*name, length))
-        });
-        let mut quiet = |_, _| {};
-        let factors = match factors {
-            Some((name, length)) => GgufSource::new(gguf, None, &mut quiet).vector(name, length)?,
-            None => None,
-        };
-        let config = Config::from_gguf(gguf.metadata(), vocabulary, factors.as_deref())?;
+        let config = gguf.config()?;
         Self::from_source(config, &mut GgufSource::new(gguf, quantize, progress))
     }
 

@@ -15,6 +15,9 @@ const REQUEST_ID: &str = "x-request-id";
 /// Bytes of such a name at most; longer ones are not ours to log.
 const MAX_REQUEST_ID: usize = 64;
 
+/// What a client is told to wait when there is no room for its request, seconds: about as long as a short answer takes.
+const RETRY_SECONDS: u32 = 2;
+
 /// Where the server's faults are reported: to the log in full, to the client by the request's id.
 #[derive(Clone)]
 pub(super) struct Report<'s> {
@@ -41,6 +44,10 @@ impl<'s> Report<'s> {
             Error::NotFound(message) => {
                 let refusal = Refusal::new(StatusCode::NOT_FOUND, message);
                 return Refusal { param: Some("model".into()), code: Some("model_not_found"), ..refusal };
+            }
+            Error::Busy(message) => {
+                self.log(&message);
+                return Refusal::busy(message);
             }
             Error::Model(_) => (StatusCode::SERVICE_UNAVAILABLE, "the model is not available"),
             Error::Backend(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the model failed"),
@@ -71,11 +78,13 @@ pub(super) struct Refusal {
     code: Option<&'static str>,
     /// The methods that the path knows, for 405.
     allow: Option<&'static str>,
+    /// After how many seconds it can be tried again.
+    retry: Option<u32>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: None, allow: None }
+        Self { status, message: message.into(), param: None, code: None, allow: None, retry: None }
     }
 
     /// A request that makes no sense as a whole.
@@ -131,6 +140,12 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
+    /// A request that there is no room for now.
+    fn busy(message: String) -> Self {
+        let code = Some("server_busy");
+        Self { code, retry: Some(RETRY_SECONDS), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
     /// A body beyond the limit.
     pub(super) fn too_large() -> Self {
         let message = format!("the body is larger than the limit of {BODY_LIMIT} bytes");
@@ -156,6 +171,9 @@ impl Refusal {
         let mut response = super::response(self.status, &self.body());
         if let Some(allow) = self.allow {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(seconds) = self.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
