@@ -33,6 +33,8 @@ components: setup ## build the components, and the example that uses one, to tar
 	$(call keep,wafer_portable,wafer-portable)
 	cargo build --profile component --target $(WASM) -p wafer-portable --features candle
 	$(call keep,wafer_portable,wafer-encoders)
+	cargo build --profile component --target $(WASM) -p wafer-portable --features nn
+	$(call keep,wafer_portable,wafer-accelerated)
 	cargo build --profile component --target $(WASM) -p wafer-spin
 	$(call keep,wafer_spin,wafer-spin)
 	cargo build --profile component --target $(WASM) -p storyteller
@@ -86,6 +88,7 @@ lint: components ## check formatting and lints, native and WebAssembly
 	cargo clippy $(IN_WORKSPACE) --all-targets -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-portable -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-portable --features candle -- -D warnings
+	cargo clippy --profile component --target $(WASM) -p wafer-portable --features nn -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p wafer-spin -- -D warnings
 	cargo clippy --profile component --target $(WASM) -p storyteller -- -D warnings
 

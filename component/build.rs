@@ -27,9 +27,9 @@ fn main() -> io::Result<()> {
             digest.update(part);
         }
     }
-    // What is switched on decides too: candle brings models of its own.
-    let candle = env::var_os("CARGO_FEATURE_CANDLE").is_some();
-    digest.update(&[u8::from(candle)]);
+    // What is switched on decides too: candle brings models of its own, with nn the host computes.
+    let switches = ["CANDLE", "NN"].map(|name| env::var_os(format!("CARGO_FEATURE_{name}")).is_some());
+    digest.update(&switches.map(u8::from));
     println!("cargo::rustc-env=WAFER_SOURCES={:016x}", digest.digest());
     Ok(())
 }

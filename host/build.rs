@@ -14,6 +14,7 @@ fn main() {
     let components = overridden("WAFER_COMPONENTS", workspace.join("target/components"));
     let demo = overridden("WAFER_DEMO_MODEL", workspace.join("models/demo.gguf"));
     embed("WAFER_PORTABLE_WASM", &components.join("wafer-portable.wasm"), "make components");
+    embed("WAFER_ACCELERATED_WASM", &components.join("wafer-accelerated.wasm"), "make components");
     embed("WAFER_SPIN_WASM", &components.join("wafer-spin.wasm"), "make components");
     embed("WAFER_ENCODERS_WASM", &components.join("wafer-encoders.wasm"), "make components");
     embed("WAFER_DEMO_GGUF", &demo, "make demo-model");

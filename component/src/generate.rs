@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::backend::{Backend, Sequence};
+use crate::backend::{Backend, Logits, Sequence};
 use crate::error::{Error, Result};
 use crate::logprobs::Logprobs;
 use crate::sampler::{Sampler, Sampling};
@@ -103,6 +103,8 @@ pub enum Reason {
 pub struct Usage {
     /// Tokens of the prompt, with BOS and those of the chat template.
     pub prompt_tokens: usize,
+    /// Those of them that were not computed, because they had been for another request.
+    pub cached_tokens: usize,
     /// Tokens generated: every one that the model computed, with the one that ended the text and those of a
     /// stop string.
     pub completion_tokens: usize,
@@ -120,6 +122,7 @@ pub struct Generation<'m> {
     /// The newest token, which is not in the KV cache yet.
     last: Option<u32>,
     generated: usize,
+    cached_tokens: usize,
     /// The output is a text of its own and has not begun yet.
     opening: bool,
     limit: usize,
@@ -163,6 +166,7 @@ impl<'m> Generation<'m> {
             prefilled: 0,
             last: None,
             generated: 0,
+            cached_tokens: 0,
             opening: !backend.is_continuation(),
             limit,
             limit_reason,
@@ -178,7 +182,8 @@ impl<'m> Generation<'m> {
 
     /// Tokens used so far.
     pub fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.prompt.len(), completion_tokens: self.generated }
+        let (prompt_tokens, cached_tokens) = (self.prompt.len(), self.cached_tokens);
+        Usage { prompt_tokens, cached_tokens, completion_tokens: self.generated }
     }
 
     /// Keeps the KV cache when the last token was generated, so that another generation can
@@ -206,7 +211,8 @@ impl<'m> Generation<'m> {
         }
         // If a sequence cannot be started, the step will say why.
         if let Ok(sequence) = started(&mut self.sequence, self.backend, &self.prompt, &mut self.prefilled) {
-            let (input, outputs) = input(self.last.as_ref(), &self.prompt, self.prefilled);
+            let (input, outputs) =
+                input(self.last.as_ref(), &self.prompt, self.prefilled, self.backend.chunk());
             sequence.announce(input, outputs);
         }
     }
@@ -224,18 +230,29 @@ impl<'m> Generation<'m> {
     /// One forward pass, and what follows from it.
     fn step(&mut self) -> Result<(Event, Option<Reason>)> {
         let sequence = started(&mut self.sequence, self.backend, &self.prompt, &mut self.prefilled)?;
-        let (input, outputs) = input(self.last.as_ref(), &self.prompt, self.prefilled);
+        let (input, outputs) = input(self.last.as_ref(), &self.prompt, self.prefilled, self.backend.chunk());
         if outputs == 0 {
             sequence.forward(input, 0)?;
             self.prefilled += input.len();
             return Ok((Event::Prefill { done: self.prefilled, total: self.prompt.len() }, None));
         }
-        let logits = sequence.forward(input, outputs)?;
-        if let Some(digest) = &mut self.digest {
-            logits.iter().for_each(|logit| digest.update(&logit.to_le_bytes()));
-        }
-        let id = self.sampler.sample(logits)?;
-        let logprobs = self.logprobs.map(|top| Logprobs::new(logits, id, top));
+        // All logits are needed only where something looks at all of them.
+        let top = self.sampler.top().filter(|_| self.digest.is_none() && self.logprobs.is_none());
+        let logits = match top {
+            Some(top) => sequence.forward_top(input, top)?,
+            None => Logits::All(sequence.forward(input, outputs)?),
+        };
+        let (id, logprobs) = match logits {
+            Logits::Top(best) => (self.sampler.sample_top(best)?, None),
+            Logits::All(logits) => {
+                if let Some(digest) = &mut self.digest {
+                    logits.iter().for_each(|logit| digest.update(&logit.to_le_bytes()));
+                }
+                let id = self.sampler.sample(logits)?;
+                (id, self.logprobs.map(|top| Logprobs::new(logits, id, top)))
+            }
+        };
+        self.cached_tokens = sequence.cached();
         self.last = Some(id);
         self.generated += 1;
         let (text, reason) = self.release(id);
@@ -315,10 +332,10 @@ fn started<'s, 'm>(
 
 /// What the next forward pass computes, and how many of its last tokens want logits: the newest token, or a
 /// chunk of the prompt.
-fn input<'i>(last: Option<&'i u32>, prompt: &'i [u32], prefilled: usize) -> (&'i [u32], usize) {
+fn input<'i>(last: Option<&'i u32>, prompt: &'i [u32], prefilled: usize, chunk: usize) -> (&'i [u32], usize) {
     match (last, &prompt[prefilled..]) {
         (Some(last), _) => (std::slice::from_ref(last), 1),
-        (None, rest) if rest.len() > CHUNK => (&rest[..CHUNK], 0),
+        (None, rest) if rest.len() > chunk => (&rest[..chunk], 0),
         (None, rest) => (rest, 1),
     }
 }

@@ -128,6 +128,45 @@ impl Sampler {
         Self { sampling, seen, random, logits: Vec::new(), candidates: Vec::new() }
     }
 
+    /// How many of the largest logits are enough to draw from; none if all are needed.
+    pub fn top(&self) -> Option<usize> {
+        let Sampling { temperature, top_k, repetition_penalty, presence_penalty, frequency_penalty, .. } =
+            self.sampling;
+        let adjusts = repetition_penalty != 1.0 || presence_penalty != 0.0 || frequency_penalty != 0.0;
+        match top_k {
+            _ if adjusts || !self.sampling.logit_bias.is_empty() => None,
+            _ if temperature == 0.0 => Some(1),
+            0 => None,
+            // Some may be infinitely unlikely, which no candidate is: they rank last.
+            top_k => Some(top_k as usize),
+        }
+    }
+
+    /// As [`sample`](Self::sample), from as many of the largest logits as [`top`](Self::top) says, with their ids:
+    /// largest first, the lowest id among equals. The token is the one that all logits would give.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample).
+    pub fn sample_top(&mut self, best: &[(u32, f32)]) -> Result<u32> {
+        let &(id, logit) = best.first().ok_or_else(|| Error::Backend("there are no logits".into()))?;
+        if !logit.is_finite() {
+            return Err(Error::Backend(format!("the largest of the logits is {logit}")));
+        }
+        let mut drawn = id;
+        if self.sampling.temperature != 0.0 {
+            let temperature = self.sampling.temperature;
+            self.candidates.clear();
+            self.candidates.extend(best.iter().filter(|(_, logit)| logit.is_finite()).map(|&(id, own)| {
+                Candidate { id, logit: own, weight: libm::expf((own - logit) / temperature) }
+            }));
+            self.candidates.sort_unstable_by_key(|candidate| candidate.id);
+            self.narrow();
+            drawn = self.draw().unwrap_or(id);
+        }
+        *self.seen.entry(drawn).or_default() += 1;
+        Ok(drawn)
+    }
+
     /// Draws a token from `logits` (one per token of the vocabulary) and remembers it.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Built once and never changed; every request works on what it borrows from here. How to reach it (a static,
 //! a snapshot) and how to speak to it (HTTP, WIT) is for the adapters.
 
+mod decoder;
 mod encode;
 mod load;
 mod system;

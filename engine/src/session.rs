@@ -98,7 +98,9 @@ impl Session {
     /// changes where there is no such page.
     pub fn replace(&mut self, index: usize, page: Page) {
         let is_full = (index + 1) * PAGE <= self.position;
-        if let (true, Some(place)) = (is_full && page.0.len() == self.shape.elements(), self.pages.get_mut(index)) {
+        if let (true, Some(place)) =
+            (is_full && page.0.len() == self.shape.elements(), self.pages.get_mut(index))
+        {
             *place = page;
         }
     }
@@ -117,8 +119,9 @@ impl Session {
     /// Makes room for `count` more positions, which [`advance`](Self::advance) then counts.
     pub(crate) fn reserve(&mut self, count: usize) {
         let first = self.position / PAGE;
-        self.pages
-            .resize_with((self.position + count).div_ceil(PAGE), || Page(Arc::new(vec![0; self.shape.elements()])));
+        self.pages.resize_with((self.position + count).div_ceil(PAGE), || {
+            Page(Arc::new(vec![0; self.shape.elements()]))
+        });
         // A shared page is copied here once, not at every write.
         self.pages.iter_mut().skip(first).for_each(|page| {
             Arc::make_mut(&mut page.0);

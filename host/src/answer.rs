@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 use std::fmt::{self, Display};
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -79,13 +80,18 @@ struct Refusal {
 }
 
 impl Server {
-    /// `guests` runs the guests.
-    pub(crate) fn new(config: Serve, runtime: Arc<Runtime>, guests: tokio::runtime::Handle) -> Self {
+    /// `guests` runs the guests, `concurrency` generations at once.
+    pub(crate) fn new(
+        config: &Serve,
+        concurrency: NonZeroUsize,
+        runtime: Arc<Runtime>,
+        guests: tokio::runtime::Handle,
+    ) -> Self {
         Server {
             runtime,
             guests,
             request_timeout: config.request_timeout,
-            generations: Arc::new(Semaphore::new(config.max_concurrency.get().min(Semaphore::MAX_PERMITS))),
+            generations: Arc::new(Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS))),
             short: Arc::new(Semaphore::new(SHORT_REQUESTS)),
             in_flight: Arc::default(),
             ids: RandomState::new(),

@@ -18,10 +18,11 @@ use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::config::{Bake, Setup, Target};
+use crate::config::{Bake, Setup, Target, World};
 use crate::facts::Facts;
-use crate::load::Progress;
+use crate::load::{self, Progress};
 use crate::model::Mount;
+use crate::nn::Models;
 use crate::report::WithHint;
 use crate::runtime::bindings::generator::{Event, Prompt};
 use crate::runtime::{self, Compiled, Runtime, executor};
@@ -33,17 +34,22 @@ pub(crate) struct Baked {
     pub(crate) facts: Facts,
 }
 
-/// Bakes the model at `mount` into `component`.
+/// Bakes the model at `mount` into `component`, which computes with `models` if it was built for that.
 pub(crate) async fn baked(
     engine: &Engine,
     component: &[u8],
     mount: &Mount,
     setup: &Setup,
+    models: &Models,
     progress: &Progress,
 ) -> anyhow::Result<Baked> {
-    let weights_bytes = size::weights(mount, setup.quantize.as_deref())?;
+    // Weights that the host keeps are not in the component.
+    let weights_bytes = match models.registry.is_empty() {
+        true => size::weights(mount, setup.quantize.as_deref())?,
+        false => None,
+    };
     size::check(weights_bytes.unwrap_or(0), component.len() as u64)?;
-    let prepared = snapshot::prepare(engine, component, mount, &setup.variables()).await?;
+    let prepared = snapshot::prepare(engine, component, mount, &setup.variables(), models).await?;
     let facts = Facts {
         id: prepared.model.id.clone(),
         architecture: prepared.model.architecture.clone(),
@@ -80,8 +86,15 @@ async fn work(config: Bake) -> anyhow::Result<()> {
     let mount = Mount::new(&config.model)?;
     let progress = Progress::start(&mount);
     let engine = runtime::engine()?;
+    let (setup, models) = match config.world {
+        World::Accelerated => {
+            let (id, models) = load::models(&mount, &config.setup, config.native).await?;
+            (Setup { name: Some(id), ..config.setup.clone() }, models)
+        }
+        World::Portable | World::Spin => (config.setup.clone(), Models::default()),
+    };
     let Baked { wasm, facts } =
-        baked(&engine, config.world.component(&mount), &mount, &config.setup, &progress)
+        baked(&engine, config.world.component(&mount), &mount, &setup, &models, &progress)
             .await
             .with_context(|| format!("cannot bake {}", mount.name))?;
 
@@ -102,7 +115,7 @@ async fn work(config: Bake) -> anyhow::Result<()> {
     if config.check {
         progress.phase("checking");
         let code = code.map_or_else(|| Compiled::new(&engine, &wasm), Ok)?;
-        check(&code.load(&engine)?, config.instance_memory)
+        check(&code.load(&engine)?, models, config.instance_memory)
             .await
             .context("the baked component does not work")?;
     }
@@ -148,8 +161,8 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
 }
 
 /// Lets a baked component generate one token.
-async fn check(component: &Component, memory: u64) -> anyhow::Result<()> {
-    let mut guest = Runtime::of_model(component, memory)?.instantiate(&"check").await?;
+async fn check(component: &Component, models: Models, memory: u64) -> anyhow::Result<()> {
+    let mut guest = Runtime::of_model(component, memory)?.with_models(models).instantiate(&"check").await?;
     let options = crate::config::options(crate::cli::Sampling { max_tokens: Some(1), ..Default::default() });
     let generation = guest.start(&Prompt::Text("a".into()), &options).await?;
     while let Some(event) = guest.next(generation).await? {

@@ -1,7 +1,8 @@
 //! `wafer bench`: how fast a model is on this machine.
 //!
-//! Both engines get the same prompt and the same number of new tokens. `wasm` is the component as it serves
-//! requests, sampling and detokenizing included; `native` is the engine's forward pass alone. Every figure
+//! All get the same prompt and the same number of new tokens. `native` and `wasm` are the component as it serves
+//! requests, sampling and detokenizing included, with the engine behind wasi-nn or inside; `direct` is the engine's
+//! forward pass alone, so that the price of the sandbox can be told. Every figure
 //! is the median of several rounds, after one that is not counted; peak memory is the whole process'.
 
 mod cold;
@@ -14,10 +15,10 @@ use std::time::Instant;
 use wafer_engine::kernels::Isa;
 use wafer_engine::{Batch, Gguf, Model, Workspace};
 
-use crate::cli::{Engine, Sampling};
-use crate::config::{self, Bench};
+use crate::cli::{Measured, Sampling};
+use crate::config::{self, Bench, Setup};
 use crate::embedded;
-use crate::load::Progress;
+use crate::load::{self, Progress};
 use crate::model::Mount;
 use crate::runtime::bindings::generator::{Event, Prompt};
 use crate::runtime::{Guest, Runtime, executor};
@@ -32,18 +33,19 @@ pub(crate) fn bench(config: &Bench) -> anyhow::Result<()> {
     let name = mount.name.clone();
     let progress = Progress::start(&mount);
     let (load_seconds, rounds) = match config.engine {
-        Engine::Native => native(&mount, config)?,
-        Engine::Wasm => executor("guest")?.block_on(wasm(mount, config))?,
+        Measured::Direct => direct(&mount, config)?,
+        Measured::Native => executor("guest")?.block_on(native(mount, config))?,
+        Measured::Wasm => executor("guest")?.block_on(wasm(mount, config))?,
     };
     drop(progress);
     let report = Report {
         model: name,
         engine: config.engine.name(),
         kernels: match config.engine {
-            Engine::Native => Isa::current().name(),
-            Engine::Wasm => "wasm-simd",
+            Measured::Native | Measured::Direct => Isa::current().name(),
+            Measured::Wasm => "wasm-simd",
         },
-        threads: config.threads.get(),
+        threads: config.native.threads.get(),
         prefill_tokens: config.prefill.get(),
         decode_tokens: config.decode.get(),
         rounds: rounds.len(),
@@ -112,7 +114,7 @@ struct Round {
 }
 
 /// The engine called directly.
-fn native(mount: &Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
+fn direct(mount: &Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
     let path = mount.file().with_context(|| format!("{} is a directory, name the file in it", mount.name))?;
     let started = Instant::now();
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -123,8 +125,8 @@ fn native(mount: &Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
     check_context(config, model.config().context)?;
 
     let vocabulary = model.config().vocabulary;
-    let prompt = prompt(config.prefill.get(), vocabulary);
-    let mut workspace = Workspace::new(config.threads.get());
+    let prompt = prompt(config.prefill.get(), vocabulary, 0);
+    let mut workspace = Workspace::new(config.native.threads.get());
     let mut rounds = Vec::new();
     for _ in 0..=config.rounds.get() {
         let mut session = model.session();
@@ -149,19 +151,33 @@ fn native(mount: &Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
     Ok((load_seconds, rounds))
 }
 
-/// The component in an instance of its own.
+/// The component in an instance of its own, with the engine behind wasi-nn.
+async fn native(mount: Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
+    let started = Instant::now();
+    // The component names the model as its host does: after its file.
+    let (_, models) = load::models(&mount, &Setup::default(), config.native).await?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let runtime = Runtime::new(embedded::ACCELERATED, mount, config.instance_memory)?.with_models(models);
+    let (more, rounds) = measured(&runtime, config).await?;
+    Ok((load_seconds + more, rounds))
+}
+
+/// The component in an instance of its own, with the engine inside.
 async fn wasm(mount: Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
-    let name = mount.name.clone();
     let runtime = Runtime::new(embedded::COMPONENT, mount, config.instance_memory)?;
+    measured(&runtime, config).await
+}
+
+async fn measured(runtime: &Runtime, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
     let mut guest = runtime.instantiate(&"bench").await?;
     let started = Instant::now();
-    let model = guest.model().await.with_context(|| format!("cannot load {name}"))?;
+    let model = guest.model().await.context("cannot load the model")?;
     let load_seconds = started.elapsed().as_secs_f64();
     check_context(config, model.context_length as usize)?;
-    let prompt = Prompt::Tokens(prompt(config.prefill.get(), model.vocabulary_size as usize));
     let mut rounds = Vec::new();
-    for _ in 0..=config.rounds.get() {
-        rounds.push(round(&mut guest, &prompt, config).await?);
+    for number in 0..=config.rounds.get() {
+        let prompt = prompt(config.prefill.get(), model.vocabulary_size as usize, number);
+        rounds.push(round(&mut guest, &Prompt::Tokens(prompt), config).await?);
     }
     // The first warms up: buffers grow, pages are touched.
     rounds.remove(0);
@@ -194,9 +210,10 @@ async fn round(guest: &mut Guest, prompt: &Prompt, config: &Bench) -> anyhow::Re
     })
 }
 
-/// Token ids spread over the vocabulary; which ones makes no difference to the time.
-fn prompt(length: usize, vocabulary: usize) -> Vec<u32> {
-    (0..length).map(|i| (i * 97 % vocabulary) as u32).collect()
+/// Token ids spread over the vocabulary; which ones makes no difference to the time. No round has the same, as
+/// prefixes that were computed once need not be computed again.
+fn prompt(length: usize, vocabulary: usize, round: usize) -> Vec<u32> {
+    (0..length).map(|i| ((i + round + 1) * 97 % vocabulary) as u32).collect()
 }
 
 fn likeliest(logits: &[f32]) -> u32 {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use crate::logs;
 
 #[cfg(feature = "compiler")]
-pub(crate) use compiler::{Bake, Bench, Cache, Engine, World};
+pub(crate) use compiler::{Bake, Bench, Cache, Compute, Engine, Measured, World};
 
 /// Serve, run and inspect language models inside WebAssembly components.
 #[derive(Debug, Parser)]
@@ -82,7 +82,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "WAFER_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// Generations that run at once; further requests wait in order [default: one per core]
+    /// Generations that run at once; further requests wait in order [default: 64 on the native engine, one per core
+    /// otherwise]
     #[arg(long, env = "WAFER_MAX_CONCURRENCY", value_name = "N")]
     pub(crate) max_concurrency: Option<NonZeroUsize>,
 
@@ -93,6 +94,10 @@ pub(crate) struct Serve {
     /// How long running requests may take to finish after SIGTERM or Ctrl-C
     #[arg(long, env = "WAFER_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_seconds: u64,
+
+    #[cfg(feature = "compiler")]
+    #[command(flatten)]
+    pub(crate) compute: Compute,
 
     #[command(flatten)]
     pub(crate) setup: Setup,
@@ -154,6 +159,10 @@ pub(crate) struct Run {
     /// Print a digest of the logits to stderr; the same model and request give the same one on every machine
     #[arg(long, env = "WAFER_DIGEST")]
     pub(crate) digest: bool,
+
+    #[cfg(feature = "compiler")]
+    #[command(flatten)]
+    pub(crate) compute: Compute,
 
     #[command(flatten)]
     pub(crate) weights: Weights,
@@ -289,6 +298,7 @@ mod tests {
     fn what_is_accepted() {
         for arguments in [
             "serve",
+            "serve --engine native --threads 2 --kv-memory 1GiB",
             "serve model.gguf --listen [::1]:0 --drain-seconds 0 --max-concurrency 3",
             "serve --instance-memory 512MiB --log-format json",
             "--log-level debug serve",
@@ -322,7 +332,8 @@ mod tests {
             ("serve --instance-memory 5GiB", ErrorKind::ValueValidation),
             ("serve --instance-memory 1", ErrorKind::ValueValidation),
             ("serve --instance-memory much", ErrorKind::ValueValidation),
-            ("serve --engine native", ErrorKind::UnknownArgument),
+            ("serve --engine gpu", ErrorKind::InvalidValue),
+            ("serve --threads 0", ErrorKind::ValueValidation),
             ("serve a b", ErrorKind::UnknownArgument),
             ("run a b c", ErrorKind::UnknownArgument),
             ("run --temperature warm", ErrorKind::ValueValidation),

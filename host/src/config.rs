@@ -16,10 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli;
+#[cfg(feature = "compiler")]
+use crate::native::Native;
 use crate::runtime::bindings::generator::Options;
 
 #[cfg(feature = "compiler")]
-pub(crate) use bake::{Bake, Target};
+pub(crate) use bake::{Bake, Target, World};
 pub(crate) use setup::Setup;
 
 const DEFAULT_PORT: u16 = 8080;
@@ -97,9 +99,12 @@ pub(crate) enum Model {
 pub(crate) struct Serve {
     pub(crate) model: Model,
     pub(crate) listen: SocketAddr,
-    pub(crate) max_concurrency: NonZeroUsize,
+    /// None is as many as the engine serves well.
+    pub(crate) max_concurrency: Option<NonZeroUsize>,
     pub(crate) request_timeout: Duration,
     pub(crate) drain: Duration,
+    #[cfg(feature = "compiler")]
+    pub(crate) compute: Compute,
     pub(crate) setup: Setup,
     pub(crate) code: Code,
     /// Bytes of linear memory per instance.
@@ -138,13 +143,32 @@ impl Serve {
                 Some(address) => address,
                 None => environment.loopback()?,
             },
-            max_concurrency: typed.max_concurrency.unwrap_or_else(cores),
+            max_concurrency: typed.max_concurrency,
             request_timeout: Duration::from_secs(typed.request_timeout),
             drain: Duration::from_secs(typed.drain_seconds),
+            #[cfg(feature = "compiler")]
+            compute: typed.compute.into(),
             setup: typed.setup.into(),
             code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
         })
+    }
+}
+
+/// Where the model's maths is done, and how.
+#[cfg(feature = "compiler")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compute {
+    /// None is the native engine where it knows the model.
+    pub(crate) engine: Option<cli::Engine>,
+    pub(crate) native: Native,
+}
+
+#[cfg(feature = "compiler")]
+impl From<cli::Compute> for Compute {
+    fn from(typed: cli::Compute) -> Self {
+        let (threads, kv_memory) = (typed.threads.unwrap_or_else(cores), typed.kv_memory.as_u64());
+        Compute { engine: typed.engine, native: Native { threads, kv_memory } }
     }
 }
 
@@ -157,6 +181,8 @@ pub(crate) struct Run {
     /// The chat's system message.
     pub(crate) system: Option<String>,
     pub(crate) options: Options,
+    #[cfg(feature = "compiler")]
+    pub(crate) compute: Compute,
     pub(crate) setup: Setup,
     pub(crate) code: Code,
     /// Bytes of linear memory.
@@ -181,6 +207,8 @@ impl Run {
             prompt,
             system: typed.system,
             options: Options { digest_logits: typed.digest, ..options(typed.sampling) },
+            #[cfg(feature = "compiler")]
+            compute: typed.compute.into(),
             setup: typed.weights.into(),
             code: typed.code.into(),
             instance_memory: typed.instance.instance_memory.as_u64(),
@@ -194,9 +222,8 @@ impl Run {
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) model: Model,
-    pub(crate) engine: cli::Engine,
-    /// Threads of the native engine.
-    pub(crate) threads: NonZeroUsize,
+    pub(crate) engine: cli::Measured,
+    pub(crate) native: Native,
     /// Tokens of the prompt.
     pub(crate) prefill: NonZeroUsize,
     /// Tokens to generate after the first.
@@ -215,13 +242,13 @@ impl Bench {
     /// Joins flags, environment and defaults.
     pub(crate) fn new(typed: cli::Bench, environment: &Environment) -> Self {
         let threads = match typed.engine {
-            cli::Engine::Native => typed.threads.unwrap_or_else(cores),
-            cli::Engine::Wasm => NonZeroUsize::MIN,
+            cli::Measured::Native | cli::Measured::Direct => typed.threads.unwrap_or_else(cores),
+            cli::Measured::Wasm => NonZeroUsize::MIN,
         };
         Bench {
             model: typed.model.map_or_else(|| environment.model(), Model::Path),
             engine: typed.engine,
-            threads,
+            native: Native { threads, kv_memory: u64::MAX },
             prefill: typed.prefill,
             decode: typed.decode,
             rounds: typed.rounds,
@@ -234,7 +261,7 @@ impl Bench {
 }
 
 /// Cores that this process may use.
-fn cores() -> NonZeroUsize {
+pub(crate) fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 

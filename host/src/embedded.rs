@@ -5,6 +5,9 @@
 /// The component of world `wafer:inference/portable`.
 pub(crate) static COMPONENT: &[u8] = include_bytes!(env!("WAFER_PORTABLE_WASM"));
 
+/// The component of world `wafer:inference/accelerated`.
+pub(crate) static ACCELERATED: &[u8] = include_bytes!(env!("WAFER_ACCELERATED_WASM"));
+
 /// The component for Spin, of WASI 0.3.
 pub(crate) static SPIN: &[u8] = include_bytes!(env!("WAFER_SPIN_WASM"));
 

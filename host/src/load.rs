@@ -19,7 +19,16 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Precompiled};
 
+#[cfg(feature = "compiler")]
+use crate::config::Compute;
 use crate::config::{Code, Model, Setup};
+#[cfg(feature = "compiler")]
+use crate::embedded;
+#[cfg(feature = "compiler")]
+use crate::model::Mount;
+#[cfg(feature = "compiler")]
+use crate::native::Native;
+use crate::nn::Models;
 use crate::report::WithHint;
 use crate::runtime::bindings::generator::ModelInfo;
 use crate::runtime::{Guest, Runtime, engine, pooled};
@@ -77,17 +86,50 @@ enum Kind {
     Compiled(PathBuf),
 }
 
-/// Loads `model`, set up as `setup` says; each instance may use `memory` bytes. `instances` may live at
-/// once, none is one at a time.
-pub(crate) async fn load(
-    model: &Model,
-    setup: &Setup,
-    code: &Code,
-    memory: u64,
-    instances: Option<NonZeroU32>,
-) -> anyhow::Result<Loaded> {
+/// What to load, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) model: Model,
+    pub(crate) setup: Setup,
+    #[cfg(feature = "compiler")]
+    pub(crate) compute: Compute,
+    pub(crate) code: Code,
+    /// Bytes that each instance may use.
+    pub(crate) memory: u64,
+    /// Instances that may live at once; none is one at a time.
+    pub(crate) instances: Option<NonZeroU32>,
+}
+
+/// Whether a model is computed by the native engine: if that was asked for, or it can.
+///
+/// # Errors
+/// If it was asked for and cannot.
+#[cfg(feature = "compiler")]
+pub(crate) fn is_native(model: &Model, compute: &Compute) -> anyhow::Result<bool> {
+    use crate::cli::Engine;
+    let (name, can) = match model {
+        Model::Demo => ("the demo model".to_owned(), true),
+        Model::Path(path) => {
+            let is_model = matches!(kind(model), Kind::Model);
+            (path.display().to_string(), is_model && crate::model::is_decoder(path))
+        }
+    };
+    match compute.engine {
+        Some(Engine::Native) if !can => {
+            let refused: anyhow::Result<bool> =
+                Err(anyhow::anyhow!("{name} is nothing that the native engine computes"));
+            refused.hint("use --engine wasm, or none")
+        }
+        Some(Engine::Wasm) => Ok(false),
+        Some(Engine::Native) | None => Ok(can),
+    }
+}
+
+/// Loads a model.
+pub(crate) async fn load(wanted: Wanted) -> anyhow::Result<Loaded> {
+    let Wanted { model, setup, code, memory, instances, .. } = &wanted;
     let engine = match instances {
-        Some(instances) => pooled(instances)?,
+        Some(instances) => pooled(*instances)?,
         None => engine()?,
     };
     let progress = Progress::new("loading".to_owned());
@@ -97,17 +139,17 @@ pub(crate) async fn load(
             Err(anyhow::anyhow!("{} was set up when it was baked", path.display()));
         return refused.hint("bake it again with other --name, --defaults, --system or --quantize");
     }
-    let component = match &kind {
-        Kind::Compiled(path) => compiled(&engine, path, code.trust)?,
+    let (component, models) = match &kind {
+        Kind::Compiled(path) => (compiled(&engine, path, code.trust)?, Models::default()),
         #[cfg(feature = "compiler")]
-        Kind::Component(path) => compile::component(&engine, path, code, &progress)?,
+        Kind::Component(path) => (compile::component(&engine, path, code, &progress)?, Models::default()),
         #[cfg(feature = "compiler")]
-        Kind::Model => compile::baked(&engine, model, setup, code, &progress).await?,
+        Kind::Model => with_model(&engine, &wanted, &progress).await?,
         #[cfg(not(feature = "compiler"))]
-        Kind::Component(_) | Kind::Model => no_compiler(model)?,
+        Kind::Component(_) | Kind::Model => (no_compiler(model)?, Models::default()),
     };
     drop(progress);
-    let runtime = Runtime::of(&component, memory)?;
+    let runtime = Runtime::of(&component, *memory)?.with_models(models);
     let mut guest = runtime.instantiate(&"start-up").await?;
     let loaded = guest.model().await.context("cannot load the model");
     let model = match kind {
@@ -115,6 +157,39 @@ pub(crate) async fn load(
         _ => loaded.hint("a component has to be baked with a model: wafer bake MODEL -o APP.wasm")?,
     };
     Ok(Loaded { runtime, guest, model })
+}
+
+/// A model's generation logic, with its weights inside or on the native engine.
+#[cfg(feature = "compiler")]
+async fn with_model(
+    engine: &Engine,
+    wanted: &Wanted,
+    progress: &Progress,
+) -> anyhow::Result<(Component, Models)> {
+    let mount = Mount::new(&wanted.model)?;
+    let (component, setup, models) = if is_native(&wanted.model, &wanted.compute)? {
+        progress.phase(format!("loading {}", mount.name));
+        let (id, models) = models(&mount, &wanted.setup, wanted.compute.native).await?;
+        (embedded::ACCELERATED, Setup { name: Some(id), ..wanted.setup.clone() }, models)
+    } else {
+        (mount.component(), wanted.setup.clone(), Models::default())
+    };
+    let bake = compile::Bake { component, mount: &mount, setup: &setup, models: &models };
+    let component = compile::baked(engine, &wanted.model, &bake, &wanted.code, progress).await?;
+    Ok((component, models))
+}
+
+/// A model on the native engine, and the id that its component knows it by.
+#[cfg(feature = "compiler")]
+pub(crate) async fn models(mount: &Mount, setup: &Setup, native: Native) -> anyhow::Result<(String, Models)> {
+    let path = mount.weights().with_context(|| format!("{} is not one model", mount.name))?;
+    // As the component names models: a folder's name may have dots that begin no extension.
+    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let stem = || stem.map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let id = setup.name.clone().unwrap_or_else(stem);
+    let models = Models::default();
+    models.registry.insert(&id, native.load(path, &mount.name, setup.quantize.as_deref()).await?);
+    Ok((id, models))
 }
 
 /// By the first bytes, not by the name; what cannot be read is reported when it is loaded.

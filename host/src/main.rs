@@ -24,6 +24,9 @@ mod load;
 mod logs;
 #[cfg(feature = "compiler")]
 mod model;
+#[cfg(feature = "compiler")]
+mod native;
+mod nn;
 mod output;
 mod report;
 mod run;
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
         Command::Run(typed) => run::run(used(config::Run::new(typed, &environment, logging.verbose))),
         Command::Health(typed) => health::health(&used(config::health_url(typed, &environment))),
         #[cfg(feature = "compiler")]
-        Command::Bake(typed) => bake::bake(used(config::Bake::new(typed, &environment))),
+        Command::Bake(typed) => bake::bake(config::Bake::new(typed, &environment)),
         #[cfg(feature = "compiler")]
         Command::Bench(typed) => bench::bench(&config::Bench::new(typed, &environment)),
         #[cfg(feature = "compiler")]

@@ -50,13 +50,25 @@ impl Mount {
         Some(self.directory.join(name))
     }
 
+    /// Where the weights are: the file, the only .gguf file of the directory, or a Hugging Face folder.
+    pub(crate) fn weights(&self) -> Option<PathBuf> {
+        let named = self.file().unwrap_or_else(|| self.directory.clone());
+        if Folder::is_one(&named) || !named.is_dir() {
+            return Some(named);
+        }
+        let files = named.read_dir().ok()?.flatten().map(|entry| entry.path());
+        let mut models =
+            files.filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")));
+        let only = models.next()?;
+        models.next().is_none().then_some(only)
+    }
+
     /// The component that can load the model: encoders and encoder-decoders take a larger one.
     pub(crate) fn component(&self) -> &'static [u8] {
-        // What cannot be read is reported when it is loaded.
-        let folder = Folder::is_one(&self.directory).then(|| Folder::open(&self.directory).ok()).flatten();
-        match folder.filter(|_| self.size.is_none()) {
-            Some(folder) if !folder.is_decoder() => embedded::ENCODERS,
-            _ => embedded::COMPONENT,
+        if self.size.is_some() || is_decoder(&self.directory) {
+            embedded::COMPONENT
+        } else {
+            embedded::ENCODERS
         }
     }
 
@@ -115,6 +127,12 @@ impl Mount {
 /// The last part of the path `path`, as a guest has to spell it.
 fn guest_name<'n>(name: &'n OsStr, path: &str) -> anyhow::Result<&'n str> {
     name.to_str().with_context(|| format!("the name of {path} is not UTF-8, a guest cannot open it"))
+}
+
+/// Whether a path leads to a decoder; what cannot be read is reported when it is loaded.
+pub(crate) fn is_decoder(path: &Path) -> bool {
+    let folder = Folder::is_one(path).then(|| Folder::open(path).ok()).flatten();
+    folder.is_none_or(|folder| folder.is_decoder())
 }
 
 /// Whether a file begins as WebAssembly does. What cannot be read is for others to report.

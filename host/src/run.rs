@@ -11,7 +11,7 @@ use tokio::signal::unix::Signal;
 
 use crate::chat;
 use crate::config::Run;
-use crate::load::{Loaded, load};
+use crate::load::{Loaded, Wanted, load};
 use crate::runtime::bindings::generator::{Ending, Event, Options, Prompt};
 use crate::runtime::{Generation, Guest, executor};
 use crate::signals;
@@ -20,8 +20,16 @@ use crate::signals;
 pub(crate) fn run(config: Run) -> anyhow::Result<()> {
     executor("guest")?.block_on(async move {
         let started = Instant::now();
-        let Loaded { guest, model, .. } =
-            load(&config.model, &config.setup, &config.code, config.instance_memory, None).await?;
+        let wanted = Wanted {
+            model: config.model,
+            setup: config.setup,
+            #[cfg(feature = "compiler")]
+            compute: config.compute,
+            code: config.code,
+            memory: config.instance_memory,
+            instances: None,
+        };
+        let Loaded { guest, model, .. } = load(wanted).await?;
         if config.verbose {
             eprintln!(
                 "{} ({}, context {}) loaded in {:.2} s",

@@ -1,6 +1,6 @@
 //! Components under wasmtime: compiled once, instantiated afresh for every request.
 //!
-//! A guest gets the model's directory read-only, a clock, random numbers and log lines; no sockets,
+//! A guest gets the model's directory read-only, a clock, random numbers, log lines and the models of its runtime (`nn`); no sockets,
 //! no outgoing HTTP, no other files. It cannot starve others: every few milliseconds it gives its
 //! thread back (epochs). It cannot take more memory than its limit. When its future is dropped, it is
 //! gone. What it computes is unknown here: this module moves requests, prompts and text as they are.
@@ -32,6 +32,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use crate::cache::Cache;
 #[cfg(feature = "compiler")]
 use crate::model::Mount;
+use crate::nn::{self, Models};
 use crate::output::Output;
 use crate::report::WithHint;
 use crate::trap::Trap;
@@ -76,6 +77,7 @@ pub(crate) struct Runtime {
     /// Where a component without a model finds one.
     #[cfg(feature = "compiler")]
     model: Option<Mount>,
+    models: Models,
     memory: u64,
 }
 
@@ -100,6 +102,7 @@ impl Runtime {
                 http,
                 #[cfg(feature = "compiler")]
                 model: None,
+                models: Models::default(),
                 memory,
             })
         };
@@ -119,9 +122,15 @@ impl Runtime {
         let of = || -> wasmtime::Result<Self> {
             let pre = linker.instantiate_pre(component)?;
             let exports = bindings::ModelIndices::new(&pre)?;
-            Ok(Runtime { pre, exports, http: None, model: None, memory })
+            Ok(Runtime { pre, exports, http: None, model: None, models: Models::default(), memory })
         };
         of().map_err(anyhow::Error::from).context("the component has no model of wafer")
+    }
+
+    /// The same with models that its instances compute through wasi-nn.
+    #[must_use]
+    pub(crate) fn with_models(self, models: Models) -> Self {
+        Runtime { models, ..self }
     }
 
     /// A fresh instance. Its output is logged with the id of the request that it works for.
@@ -136,7 +145,8 @@ impl Runtime {
         if let Some(model) = &self.model {
             model.show(&mut wasi)?;
         }
-        let mut store = store(self.pre.engine(), State::new(wasi.build(), self.memory, stderr));
+        let mut store =
+            store(self.pre.engine(), State::new(wasi.build(), self.models.clone(), self.memory, stderr));
         let instance = match self.pre.instantiate_async(&mut store).await {
             Ok(instance) => instance,
             Err(error) => return Err(explain(&store, error).into()),
@@ -152,6 +162,7 @@ pub(crate) fn linker(engine: &Engine) -> anyhow::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    nn::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -18,13 +18,17 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::answer::{SHORT_REQUESTS, Server};
-use crate::config::Serve;
-use crate::load::{Loaded, load};
+use crate::config::{Serve, cores};
+#[cfg(feature = "compiler")]
+use crate::load::is_native;
+use crate::load::{Loaded, Wanted, load};
 use crate::logs;
 use crate::report::WithHint;
 use crate::runtime::executor;
 use crate::signals::Stop;
 
+/// Generations that run at once on the native engine, if nobody says otherwise.
+const NATIVE_GENERATIONS: usize = 64;
 /// A connection that sends no complete request head for so long is closed; also an idle one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long guests may take to be dropped at the end, many times what they need.
@@ -47,12 +51,16 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
     let address = listener.local_addr().context("cannot read the address that is listened on")?;
 
     // On a guest's thread: baking and compiling take seconds in which a signal has to be heard.
-    let loading = guests.spawn({
-        let (model, setup) = (config.model.clone(), config.setup.clone());
-        let (code, memory) = (config.code.clone(), config.instance_memory);
-        let instances = instances(config.max_concurrency);
-        async move { load(&model, &setup, &code, memory, Some(instances)).await }
-    });
+    let concurrency = concurrency(&config)?;
+    let loading = guests.spawn(load(Wanted {
+        model: config.model.clone(),
+        setup: config.setup.clone(),
+        #[cfg(feature = "compiler")]
+        compute: config.compute,
+        code: config.code.clone(),
+        memory: config.instance_memory,
+        instances: Some(instances(concurrency)),
+    }));
     let Loaded { runtime, model, .. } = tokio::select! {
         loaded = loading => loaded.context("loading the model broke off")??,
         signal = stop.received() => {
@@ -66,8 +74,18 @@ async fn listen(config: Serve, format: logs::Format, guests: tokio::runtime::Han
         &format!("serving {} ({}, context {})", model.id, model.architecture, model.context_length),
     );
     let drain = config.drain;
-    let server = Arc::new(Server::new(config, Arc::new(runtime), guests));
+    let server = Arc::new(Server::new(&config, concurrency, Arc::new(runtime), guests));
     accept(listener, server, drain, &mut stop).await
+}
+
+/// Generations that run at once. On the native engine they share the cores, in one batch.
+fn concurrency(config: &Serve) -> anyhow::Result<NonZeroUsize> {
+    #[cfg(feature = "compiler")]
+    let is_native = is_native(&config.model, &config.compute)?;
+    #[cfg(not(feature = "compiler"))]
+    let is_native = false;
+    let default = if is_native { NonZeroUsize::MIN.saturating_add(NATIVE_GENERATIONS - 1) } else { cores() };
+    Ok(config.max_concurrency.unwrap_or(default))
 }
 
 /// How many instances can be alive: generations, short requests, and the one of the start.

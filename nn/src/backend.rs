@@ -86,7 +86,10 @@ impl BackendExecutionContext for Sequence {
         Err(refused("outputs are given by compute"))
     }
 
-    fn compute(&mut self, inputs: Option<Vec<NamedTensor>>) -> Result<Option<Vec<NamedTensor>>, BackendError> {
+    fn compute(
+        &mut self,
+        inputs: Option<Vec<NamedTensor>>,
+    ) -> Result<Option<Vec<NamedTensor>>, BackendError> {
         let inputs: Vec<(String, Tensor)> =
             inputs.unwrap_or_default().into_iter().map(|input| (input.name, from(input.tensor))).collect();
         let step = contract::step(&inputs).map_err(failed)?;

@@ -98,7 +98,11 @@ fn integers(name: &str, tensor: &Tensor) -> Result<Vec<u32>> {
     let (elements, rest) = tensor.data.as_chunks::<4>();
     let shape: Option<usize> =
         tensor.dimensions.iter().try_fold(1_usize, |product, &size| product.checked_mul(size as usize));
-    if tensor.kind != Kind::I32 || !rest.is_empty() || shape != Some(elements.len()) || tensor.dimensions.len() != 1 {
+    if tensor.kind != Kind::I32
+        || !rest.is_empty()
+        || shape != Some(elements.len())
+        || tensor.dimensions.len() != 1
+    {
         return Err(Error::Invalid(format!(
             "{name} is {:?} of the dimensions {:?} in {} bytes, it takes I32 of one dimension",
             tensor.kind,
@@ -108,7 +112,8 @@ fn integers(name: &str, tensor: &Tensor) -> Result<Vec<u32>> {
     }
     let number = |bytes: &[u8; 4]| {
         let value = i32::from_le_bytes(*bytes);
-        u32::try_from(value).map_err(|_negative| Error::Invalid(format!("{name} has {value}, it must not be negative")))
+        u32::try_from(value)
+            .map_err(|_negative| Error::Invalid(format!("{name} has {value}, it must not be negative")))
     };
     elements.iter().map(number).collect()
 }
@@ -144,7 +149,8 @@ mod tests {
 
     #[test]
     fn inputs_are_read_or_refused() {
-        let (tokens, position, outputs) = (input("tokens", &[3, 4]), input("position", &[7]), input("outputs", &[1]));
+        let (tokens, position, outputs) =
+            (input("tokens", &[3, 4]), input("position", &[7]), input("outputs", &[1]));
         let inputs = [tokens.clone(), position.clone(), outputs.clone()];
         let expected = Step { tokens: vec![3, 4], position: 7, outputs: 1, top: None };
         assert_eq!(step(&inputs), Ok(expected.clone()));
@@ -181,7 +187,10 @@ mod tests {
         };
         let cached = ("cached".to_owned(), vec![1], 4);
         assert_eq!(names(Rows::Logits(vec![]), 0), [cached.clone()]);
-        assert_eq!(names(Rows::Logits(vec![0.0; 6]), 2), [("logits".to_owned(), vec![2, 3], 24), cached.clone()]);
+        assert_eq!(
+            names(Rows::Logits(vec![0.0; 6]), 2),
+            [("logits".to_owned(), vec![2, 3], 24), cached.clone()]
+        );
         let top = Rows::Top { k: 1, ids: vec![4, 5], logits: vec![0.5, 0.25] };
         let (ids, logits) = (("top_ids".to_owned(), vec![2, 1], 8), ("top_logits".to_owned(), vec![2, 1], 8));
         assert_eq!(names(top, 2), [ids, logits, cached]);

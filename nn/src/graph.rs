@@ -161,6 +161,11 @@ impl Registry {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Whether no model is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
+    }
+
     /// Makes a model known; another of the same name is forgotten, and freed when nobody uses it.
     pub fn insert(&self, name: impl Into<String>, graph: Graph) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.into(), graph);

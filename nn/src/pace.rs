@@ -73,10 +73,18 @@ mod tests {
     #[test]
     fn prompts_slow_others_down_by_the_promised_factor() {
         // The fixed part pays for 100 tokens; there is none, so each costs; tokens cost nothing; tokens cost a lot.
-        for (fixed, each, running, expected) in
-            [(10_000, 100, 0, 512), (10_000, 100, 1, 101), (0, 1000, 16, 16), (1000, 0, 4, 512), (0, 1000, 1, LEAST)]
-        {
-            let found = if running == 0 { Pace::new(512).prompt_tokens(false) } else { learned(fixed, each, running) };
+        for (fixed, each, running, expected) in [
+            (10_000, 100, 0, 512),
+            (10_000, 100, 1, 101),
+            (0, 1000, 16, 16),
+            (1000, 0, 4, 512),
+            (0, 1000, 1, LEAST),
+        ] {
+            let found = if running == 0 {
+                Pace::new(512).prompt_tokens(false)
+            } else {
+                learned(fixed, each, running)
+            };
             assert!(found.abs_diff(expected) <= 1 + expected / 20, "{fixed} {each} {running}: {found}");
         }
     }

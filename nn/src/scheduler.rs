@@ -139,7 +139,8 @@ impl<E: Engine> Scheduler<E> {
     /// [`Error::Invalid`] if the memory cannot hold a single sequence of the model's length.
     pub(crate) fn new(engine: E, limits: Limits) -> Result<Self> {
         let shape = engine.shape();
-        let most_pages = usize::try_from(limits.kv_bytes / shape.page_bytes.max(1) as u64).unwrap_or(usize::MAX);
+        let most_pages =
+            usize::try_from(limits.kv_bytes / shape.page_bytes.max(1) as u64).unwrap_or(usize::MAX);
         let needed = shape.context.div_ceil(shape.page);
         if most_pages < needed {
             let bytes = needed as u64 * shape.page_bytes as u64;
@@ -191,7 +192,9 @@ impl<E: Engine> Scheduler<E> {
     pub(crate) fn submit(&mut self, id: Id, step: Step, now: Instant, reply: Reply) {
         let checked = self.check(id, &step);
         let Some(sequence) = self.sequences.get_mut(&id).filter(|_| checked.is_ok()) else {
-            return reply(Err(checked.err().unwrap_or_else(|| Error::Failed("there is no such sequence".into()))));
+            return reply(Err(checked
+                .err()
+                .unwrap_or_else(|| Error::Failed("there is no such sequence".into()))));
         };
         self.away.remove(&id);
         sequence.log.truncate(step.position);
@@ -227,14 +230,20 @@ impl<E: Engine> Scheduler<E> {
             return invalid("the sequence is being computed already".to_owned());
         }
         if *position > sequence.log.len() {
-            return invalid(format!("position is {position}, the sequence has {} tokens", sequence.log.len()));
+            return invalid(format!(
+                "position is {position}, the sequence has {} tokens",
+                sequence.log.len()
+            ));
         }
         if tokens.is_empty() {
             return invalid("tokens is empty".to_owned());
         }
         if *outputs > tokens.len().min(MOST_OUTPUTS) {
             let limit = tokens.len().min(MOST_OUTPUTS);
-            return invalid(format!("outputs is {outputs}, the limit is {limit} for {} tokens", tokens.len()));
+            return invalid(format!(
+                "outputs is {outputs}, the limit is {limit} for {} tokens",
+                tokens.len()
+            ));
         }
         if step.top == Some(0) {
             return invalid("top_k is 0, it must be at least 1".to_owned());
@@ -255,7 +264,8 @@ impl<E: Engine> Scheduler<E> {
 
     /// When a waiting sequence will have waited too long, if one waits.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let new = self.waiting.iter().filter_map(|id| self.sequences.get(id)).filter(|sequence| !sequence.started);
+        let new =
+            self.waiting.iter().filter_map(|id| self.sequences.get(id)).filter(|sequence| !sequence.started);
         let first = new.filter_map(|sequence| Some(sequence.step.as_ref()?.since)).min()?;
         Some(first + self.limits.patience)
     }
@@ -328,7 +338,8 @@ impl<E: Engine> Scheduler<E> {
         // In the order of ids, as the map gives them out.
         let counts: BTreeMap<Id, usize> = chosen.iter().copied().collect();
         for (id, sequence) in sequences.iter_mut() {
-            let (Some(&count), Some(held), Some(step)) = (counts.get(id), &mut sequence.held, &sequence.step) else {
+            let (Some(&count), Some(held), Some(step)) = (counts.get(id), &mut sequence.held, &sequence.step)
+            else {
                 continue;
             };
             let start = held.cache.position();
@@ -368,7 +379,8 @@ impl<E: Engine> Scheduler<E> {
     /// Replies to all whose step asked for no logits and is computed.
     fn reply(&mut self, now: Instant) {
         let is_done = |sequence: &Sequence<E::Cache>| {
-            let computed = sequence.held.as_ref().is_some_and(|held| held.cache.position() == sequence.log.len());
+            let computed =
+                sequence.held.as_ref().is_some_and(|held| held.cache.position() == sequence.log.len());
             computed && sequence.step.is_some()
         };
         let done: Vec<Id> =

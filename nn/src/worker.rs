@@ -34,9 +34,9 @@ pub(crate) fn work<E: Engine>(mut scheduler: Scheduler<E>, commands: &Receiver<C
     loop {
         if !is_busy {
             let command = if scheduler.someone_waits() {
-                let until = scheduler.deadline().map_or(LOOK, |deadline| {
-                    deadline.saturating_duration_since(Instant::now()).min(LOOK)
-                });
+                let until = scheduler
+                    .deadline()
+                    .map_or(LOOK, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK));
                 match commands.recv_timeout(until) {
                     Ok(command) => Some(command),
                     Err(RecvTimeoutError::Timeout) => None,

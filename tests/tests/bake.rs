@@ -54,7 +54,8 @@ impl Place {
     /// A command whose cache is here.
     fn wafer(&self) -> Command {
         let mut command = wafer();
-        command.env("XDG_CACHE_HOME", &self.cache);
+        // What is baked is the model in the component's memory.
+        command.env("XDG_CACHE_HOME", &self.cache).env("WAFER_ENGINE", "wasm");
         command
     }
 

@@ -71,7 +71,8 @@ fn wasmtime_gives_the_bits() {
     let folder = folder();
     let app = baked(&folder, &["--compile"]);
     let code = folder.path().join("app.cwasm").to_str().expect("a path").to_owned();
-    check(wafer, &[]);
+    check(wafer, &["--engine", "native"]);
+    check(wafer, &["--engine", "wasm"]);
     check(wafer, &[&app]);
     check(wafer, &[&code, "--trust"]);
 }

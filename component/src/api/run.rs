@@ -65,12 +65,16 @@ pub(super) fn finish_reason(reason: &Reason) -> &'static str {
 
 /// OpenAI's usage object.
 pub(super) fn usage_json(usage: Usage) -> Value {
-    let Usage { prompt_tokens, completion_tokens } = usage;
-    json!({
+    let Usage { prompt_tokens, cached_tokens, completion_tokens } = usage;
+    let mut object = json!({
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-    })
+    });
+    if cached_tokens > 0 {
+        object["prompt_tokens_details"] = json!({"cached_tokens": cached_tokens});
+    }
+    object
 }
 
 /// What OpenAI calls the set-up that makes equal requests have equal answers: digests of component and model.
@@ -204,10 +208,11 @@ impl<'s> Run<'s> {
             }
             Some(Event::Finished(ending)) => {
                 current.over = true;
-                let Usage { prompt_tokens, completion_tokens } = ending.usage;
+                let Usage { prompt_tokens, cached_tokens, completion_tokens } = ending.usage;
                 self.usage.completion_tokens += completion_tokens;
                 if index % self.choices == 0 {
                     self.usage.prompt_tokens += prompt_tokens;
+                    self.usage.cached_tokens += cached_tokens;
                 }
                 let (text, tokens) = (std::mem::take(&mut current.text), std::mem::take(&mut current.tokens));
                 Step::Finished(index, Choice { text, tokens, ending })

@@ -74,7 +74,8 @@ impl Backend for Local {
             }
             None => self.model.session(),
         };
-        Ok(Box::new(LocalSequence { local: self, slot: Slot::new(session), logits: Vec::new() }))
+        let cached = session.position();
+        Ok(Box::new(LocalSequence { local: self, slot: Slot::new(session), cached, logits: Vec::new() }))
     }
 
     fn keep(&mut self, tokens: &[u32]) -> Result<()> {
@@ -103,6 +104,7 @@ struct LocalSequence<'a> {
     local: &'a Local,
     /// Shared with the queue of announced steps, which forgets it when the sequence is dropped.
     slot: Rc<RefCell<Slot>>,
+    cached: usize,
     /// The last logits: the workspace is shared with other sequences, so they are copied out of it.
     logits: Vec<f32>,
 }
@@ -114,6 +116,10 @@ impl Sequence for LocalSequence<'_> {
 
     fn truncate(&mut self, position: usize) {
         self.slot.borrow_mut().truncate(position);
+    }
+
+    fn cached(&self) -> usize {
+        self.cached
     }
 
     fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]> {

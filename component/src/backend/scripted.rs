@@ -63,7 +63,8 @@ impl Backend for Scripted {
     fn start(&self, prompt: &[u32]) -> Result<Box<dyn Sequence + '_>> {
         self.record.alive.set(self.record.alive.get() + 1);
         let tokens = self.kept[..shared(&self.kept, prompt)].to_vec();
-        Ok(Box::new(Script { backend: self, tokens, logits: Vec::new() }))
+        let cached = tokens.len();
+        Ok(Box::new(Script { backend: self, tokens, cached, logits: Vec::new() }))
     }
 
     fn keep(&mut self, tokens: &[u32]) -> Result<()> {
@@ -75,6 +76,7 @@ impl Backend for Scripted {
 struct Script<'b> {
     backend: &'b Scripted,
     tokens: Vec<u32>,
+    cached: usize,
     logits: Vec<f32>,
 }
 
@@ -85,6 +87,10 @@ impl Sequence for Script<'_> {
 
     fn truncate(&mut self, position: usize) {
         self.tokens.truncate(position);
+    }
+
+    fn cached(&self) -> usize {
+        self.cached
     }
 
     fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]> {

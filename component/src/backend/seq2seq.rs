@@ -146,6 +146,10 @@ impl Sequence for Translation<'_> {
         }
     }
 
+    fn cached(&self) -> usize {
+        0
+    }
+
     fn forward(&mut self, tokens: &[u32], outputs: usize) -> Result<&[f32]> {
         let (mut prompt, mut output) = (self.prompt.clone(), self.output.clone());
         let mut logits = Vec::new();

@@ -35,7 +35,7 @@ fn run(backend: &Scripted, request: Request) -> Result<(String, Ending)> {
 fn check(chain: &[u32], request: Request, text: &str, reason: Reason, completion_tokens: usize) {
     let prompt_tokens = request.prompt.len();
     let backend = Scripted::chain(VOCABULARY, CONTEXT, chain);
-    let usage = Usage { prompt_tokens, completion_tokens };
+    let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens };
     let ending = Ending { reason, usage, logits_digest: None };
     assert_eq!(run(&backend, request.clone()).unwrap(), (text.to_owned(), ending), "{request:?}");
 }
@@ -92,7 +92,7 @@ fn a_long_prompt_is_computed_in_chunks_without_logits() {
     let request = Request { prompt: prompt(2 * CHUNK + 1), max_tokens: max(2), ..Request::default() };
     let events: Result<Vec<Event>> = Generation::new(&backend, &tokenizer, request).unwrap().collect();
     let total = 2 * CHUNK + 1;
-    let usage = Usage { prompt_tokens: total, completion_tokens: 2 };
+    let usage = Usage { prompt_tokens: total, cached_tokens: 0, completion_tokens: 2 };
     let expected = [
         Event::Prefill { done: CHUNK, total },
         Event::Prefill { done: 2 * CHUNK, total },

@@ -200,3 +200,33 @@ fn values_outside_their_limits_are_refused_by_name() {
     }
     base.check(9).unwrap();
 }
+
+#[test]
+fn the_largest_logits_give_the_same_tokens_as_all() {
+    let logits: Vec<f32> = (0..200_u32).map(|id| (id * 7919 % 101) as f32 / 9.0).collect();
+    let mut ranked: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for sampling in [
+        Sampling { temperature: 0.0, ..Sampling::default() },
+        Sampling { top_k: 1, ..Sampling::default() },
+        Sampling { top_k: 40, temperature: 2.0, ..Sampling::default() },
+        Sampling { top_k: 40, top_p: 0.7, min_p: 0.1, ..Sampling::default() },
+        Sampling { top_k: 1000, ..Sampling::default() },
+    ] {
+        let (mut all, mut top) = (Sampler::new(sampling.clone(), &[]), Sampler::new(sampling.clone(), &[]));
+        let enough = top.top().expect("some are enough").min(ranked.len());
+        for _ in 0..50 {
+            let expected = all.sample(&logits).expect("a token");
+            assert_eq!(top.sample_top(&ranked[..enough]).expect("a token"), expected, "{sampling:?}");
+        }
+    }
+    for sampling in [
+        Sampling::default(),
+        Sampling { temperature: 0.0, repetition_penalty: 1.1, ..Sampling::default() },
+        Sampling { top_k: 4, presence_penalty: 0.1, ..Sampling::default() },
+        Sampling { top_k: 4, frequency_penalty: 0.1, ..Sampling::default() },
+        Sampling { top_k: 4, logit_bias: vec![(1, 1.0)], ..Sampling::default() },
+    ] {
+        assert_eq!(Sampler::new(sampling.clone(), &[]).top(), None, "{sampling:?}");
+    }
+}

@@ -8,8 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value;
 use wafer_engine::{Config, Folder, Gguf, Quantize};
 
-use super::{About, Model, Service};
-use crate::backend::local::Local;
+use super::{About, Model, Service, decoder};
 use crate::encoder::Files;
 use crate::error::{Error, Result};
 use crate::template::Template;
@@ -59,7 +58,7 @@ fn gguf(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service> 
     let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
     let template = Template::from_gguf(gguf.metadata(), &tokenizer)?;
     let architecture = gguf.metadata().architecture()?.to_owned();
-    let backend = Box::new(Local::load(&mut gguf, quantize)?);
+    let backend = decoder::of_gguf(&mut gguf, &id, quantize)?;
     Service::new(About { id, architecture, created }, tokenizer, template, backend)
 }
 
@@ -84,15 +83,15 @@ fn folder(path: &Path, id: String, quantize: Option<Quantize>) -> Result<Service
     };
     let template = Template::of_model(template.as_deref(), &tokenizer)?;
     let architecture = folder.architecture().unwrap_or_default().to_owned();
-    let model = model(&mut folder, quantize, &|name: &str| json(path, name))?;
+    let model = model(&mut folder, &id, quantize, &|name: &str| json(path, name))?;
     Service::assemble(About { id, architecture, created }, tokenizer, template, model)
 }
 
 /// The folder's model, by its family.
-fn model(folder: &mut Folder, quantize: Option<Quantize>, files: Files<'_>) -> Result<Model> {
+fn model(folder: &mut Folder, id: &str, quantize: Option<Quantize>, files: Files<'_>) -> Result<Model> {
     let name = folder.architecture().unwrap_or_default().to_owned();
     if name.is_empty() || folder.is_decoder() {
-        return Ok(Model::Generator(Box::new(Local::load_folder(folder, quantize)?)));
+        return Ok(Model::Generator(decoder::of_folder(folder, id, quantize)?));
     }
     floats(&name, folder, quantize, files)
 }

@@ -7,7 +7,6 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
 use wafer_engine::{Folder, Gguf};
 
 use crate::model::Mount;
@@ -20,25 +19,13 @@ const LARGEST_MODULE: u64 = 1 << 30;
 /// the component would find it; it says what is wrong.
 pub(super) fn weights(mount: &Mount, quantize: Option<&str>) -> anyhow::Result<Option<u64>> {
     let quantize = quantize.map(str::parse).transpose()?;
-    let named = mount.file().unwrap_or_else(|| mount.directory.clone());
     let unreadable = || format!("cannot read {}", mount.name);
-    if Folder::is_one(&named) {
-        return Ok(Folder::open(&named).with_context(unreadable)?.packed_bytes(quantize));
+    let Some(path) = mount.weights() else { return Ok(None) };
+    if path.is_dir() {
+        return Ok(Folder::open(&path).with_context(unreadable)?.packed_bytes(quantize));
     }
-    let Some(path) = gguf(named) else { return Ok(None) };
     let file = File::open(&path).with_context(unreadable)?;
     Ok(Gguf::open(BufReader::new(file)).with_context(unreadable)?.packed_bytes(quantize))
-}
-
-/// The file, or the only .gguf file of the directory.
-fn gguf(named: PathBuf) -> Option<PathBuf> {
-    if !named.is_dir() {
-        return Some(named);
-    }
-    let files = named.read_dir().ok()?.flatten().map(|entry| entry.path());
-    let mut models = files.filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")));
-    let only = models.next()?;
-    models.next().is_none().then_some(only)
 }
 
 /// Refuses what cannot fit beside `code`, the component's own bytes.

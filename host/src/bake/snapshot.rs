@@ -14,6 +14,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 use wasmtime_wizer::{ComponentContext, ComponentInstanceState, Wizer};
 
 use crate::model::Mount;
+use crate::nn::Models;
 use crate::output::Output;
 use crate::runtime::bindings::Model;
 use crate::runtime::bindings::generator::{Error, ModelInfo};
@@ -42,6 +43,7 @@ pub(super) async fn prepare<'w>(
     component: &'w [u8],
     mount: &Mount,
     variables: &[(&str, &str)],
+    models: &Models,
 ) -> anyhow::Result<Prepared<'w>> {
     let mut wizer = Wizer::new();
     wizer.init_func(PREPARE).keep_init_func(true);
@@ -52,7 +54,8 @@ pub(super) async fn prepare<'w>(
     let compiled = compile(engine, &instrumented)?;
 
     let stderr = Output::new("stderr", &PREPARE);
-    let mut store = store(engine, State::new(wasi(mount, variables, stderr.clone())?, MEMORY, stderr));
+    let mut store =
+        store(engine, State::new(wasi(mount, variables, stderr.clone())?, models.clone(), MEMORY, stderr));
     // The snapshot's bytes count as one call of the guest.
     store.set_hostcall_fuel(usize::MAX);
     let mut guest = match bare_linker(&compiled)?.instantiate_async(&mut store, &compiled).await {

@@ -22,9 +22,9 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::median;
-use crate::cli::Sampling;
-use crate::config::{self, Bench, Model, Setup};
-use crate::load::{Loaded, load};
+use crate::cli::{Engine, Sampling};
+use crate::config::{self, Bench, Compute, Model, Setup};
+use crate::load::{Loaded, Wanted, load};
 use crate::runtime::Guest;
 use crate::runtime::bindings::generator::Prompt;
 
@@ -90,8 +90,16 @@ impl Report {
 /// Measures.
 pub(super) async fn cold(config: &Bench) -> anyhow::Result<Report> {
     // A model that was not baked before is baked here, not while the server is timed.
-    let Loaded { mut guest, model, .. } =
-        load(&config.model, &Setup::default(), &config.code, config.instance_memory, None).await?;
+    let Loaded { mut guest, model, .. } = load(Wanted {
+        model: config.model.clone(),
+        setup: Setup::default(),
+        // What is measured is the model in the component's memory.
+        compute: Compute { engine: Some(Engine::Wasm), native: config.native },
+        code: config.code.clone(),
+        memory: config.instance_memory,
+        instances: None,
+    })
+    .await?;
     let started = Instant::now();
     let mut server = Server::start(config).await?;
     let listening_seconds = started.elapsed().as_secs_f64();
@@ -169,7 +177,9 @@ impl Server {
     async fn start(config: &Bench) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut arguments: Vec<OsString> =
-            ["serve", "--listen", "127.0.0.1:0", "--log-format", "human"].map(OsString::from).to_vec();
+            ["serve", "--engine", "wasm", "--listen", "127.0.0.1:0", "--log-format", "human"]
+                .map(OsString::from)
+                .to_vec();
         arguments.extend([OsString::from("--max-concurrency"), CROWD.to_string().into()]);
         if config.code.trust {
             arguments.push("--trust".into());

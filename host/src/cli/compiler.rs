@@ -1,5 +1,6 @@
 //! Commands of a program that has a compiler.
 
+use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -56,18 +57,47 @@ pub(crate) enum World {
 /// Where the model's maths is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Engine {
-    /// In this process, with all cores.
+    /// In this process, with all cores
     Native,
-    /// Inside the WebAssembly component, on one thread.
+    /// Inside the WebAssembly component, on one thread
     Wasm,
 }
 
-impl Engine {
+/// How the model's maths is done.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct Compute {
+    /// Where the model's maths is done [default: native, where the engine knows the model]
+    #[arg(long, env = "WAFER_ENGINE", value_enum, value_name = "ENGINE")]
+    pub(crate) engine: Option<Engine>,
+
+    /// Threads of the native engine [default: one per core]
+    #[arg(long, env = "WAFER_THREADS", value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// KV cache of all requests together on the native engine, prefixes that are kept included
+    #[arg(long, env = "WAFER_KV_MEMORY", value_name = "SIZE", default_value = "2GiB")]
+    pub(crate) kv_memory: ByteSize,
+}
+
+/// What `wafer bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Measured {
+    /// What `serve --engine native` does: the component, and the engine behind wasi-nn
+    Native,
+    /// What `serve --engine wasm` does: the component with the engine inside
+    Wasm,
+    /// The engine's forward pass alone, in this process
+    Direct,
+}
+
+impl Measured {
     /// The name on the command line and in reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Wasm => "wasm",
+            Self::Direct => "direct",
         }
     }
 }
@@ -78,9 +108,9 @@ pub(crate) struct Bench {
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Where the model's maths is done
-    #[arg(long, env = "WAFER_ENGINE", value_enum, default_value = "wasm", value_name = "ENGINE")]
-    pub(crate) engine: Engine,
+    /// What is measured
+    #[arg(long, env = "WAFER_ENGINE", value_enum, default_value = "native", value_name = "ENGINE")]
+    pub(crate) engine: Measured,
 
     /// Threads of the native engine [default: one per core]
     #[arg(long, env = "WAFER_THREADS", value_name = "N")]

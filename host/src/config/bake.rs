@@ -1,10 +1,10 @@
 //! What `wafer bake` needs: the model, the component to bake it into, and what to make of the two.
 
-use anyhow::bail;
 use std::path::{Path, PathBuf};
 
-use super::{Environment, Model, Setup};
+use super::{Environment, Model, Setup, cores};
 use crate::model::Mount;
+use crate::native::Native;
 use crate::{cli, embedded};
 
 /// `wafer bake`.
@@ -15,6 +15,8 @@ pub(crate) struct Bake {
     pub(crate) output: PathBuf,
     pub(crate) setup: Setup,
     pub(crate) world: World,
+    /// How the model is computed while it is baked for the world `accelerated`.
+    pub(crate) native: Native,
     /// What to compile for; none is not at all.
     pub(crate) compile: Option<Target>,
     /// Whether a token is generated first.
@@ -30,6 +32,8 @@ pub(crate) enum World {
     Portable,
     /// WASI 0.3, with what only Spin has.
     Spin,
+    /// `wafer:inference/accelerated`.
+    Accelerated,
 }
 
 impl World {
@@ -38,6 +42,7 @@ impl World {
         match self {
             World::Portable => mount.component(),
             World::Spin => embedded::SPIN,
+            World::Accelerated => embedded::ACCELERATED,
         }
     }
 }
@@ -63,25 +68,24 @@ impl Target {
 
 impl Bake {
     /// Joins flags, environment and defaults.
-    pub(crate) fn new(typed: cli::Bake, environment: &Environment) -> anyhow::Result<Self> {
-        Ok(Bake {
+    pub(crate) fn new(typed: cli::Bake, environment: &Environment) -> Self {
+        Bake {
             model: typed.model.map_or_else(|| environment.model(), Model::Path),
             output: typed.output,
             setup: typed.setup.into(),
             world: match typed.world {
                 cli::World::Portable => World::Portable,
                 cli::World::Spin => World::Spin,
-                cli::World::Accelerated => {
-                    bail!("--world accelerated is not there yet, portable and spin are")
-                }
+                cli::World::Accelerated => World::Accelerated,
             },
             compile: typed.compile.map(|triple| match triple.as_str() {
                 "" => Target::Host,
                 _ => Target::Other(triple),
             }),
             check: typed.check,
+            native: Native { threads: cores(), kv_memory: u64::MAX },
             instance_memory: typed.instance.instance_memory.as_u64(),
-        })
+        }
     }
 }
 

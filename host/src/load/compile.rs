@@ -12,6 +12,7 @@ use crate::cache::{Cache, Digest};
 use crate::config::{Code, Model, Setup};
 use crate::embedded;
 use crate::model::Mount;
+use crate::nn::Models;
 use crate::runtime::{self, Compiled};
 
 /// A component, compiled now or at an earlier start.
@@ -44,20 +45,29 @@ pub(super) fn component(
     cache.keep(engine, &key, &name, &code)
 }
 
+/// What is baked.
+#[derive(Clone, Copy)]
+pub(super) struct Bake<'b> {
+    pub(super) component: &'b [u8],
+    pub(super) mount: &'b Mount,
+    pub(super) setup: &'b Setup,
+    /// What it computes through wasi-nn.
+    pub(super) models: &'b Models,
+}
+
 /// A model, baked and compiled now or at an earlier start.
 pub(super) async fn baked(
     engine: &Engine,
     model: &Model,
-    setup: &Setup,
+    what: &Bake<'_>,
     code: &Code,
     progress: &Progress,
 ) -> anyhow::Result<Component> {
-    let mount = Mount::new(model)?;
-    let component = mount.component();
+    let Bake { component, mount, setup, models } = *what;
     let bake = async || {
         progress.phase(format!("baking {}, once", mount.name));
         // An engine of its own: the pool's places are for instances of what is made here.
-        let baked = bake::baked(&runtime::engine()?, component, &mount, setup, progress).await;
+        let baked = bake::baked(&runtime::engine()?, component, mount, setup, models, progress).await;
         let baked = baked.with_context(|| format!("cannot load {}", mount.name))?;
         progress.phase(format!("compiling {}, once", mount.name));
         anyhow::Ok(baked.wasm)
@@ -65,7 +75,7 @@ pub(super) async fn baked(
     let Some(cache) = cache(code) else {
         return Compiled::new(engine, &bake().await?)?.load(engine);
     };
-    let content = content(model, &mount, &cache).with_context(|| format!("cannot read {}", mount.name))?;
+    let content = content(model, mount, &cache).with_context(|| format!("cannot read {}", mount.name))?;
     let key = Digest::of_parts(&[
         b"model",
         Digest::of_settings(engine).as_bytes(),

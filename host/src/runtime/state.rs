@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::network::NoNetwork;
+use crate::nn::{Models, View};
 use crate::output::Output;
 
 /// The state of a store.
@@ -17,21 +18,28 @@ pub(crate) struct State {
     http: WasiHttpCtx,
     no_network: NoNetwork,
     table: ResourceTable,
+    models: Models,
     pub(crate) memory: MemoryLimit,
     pub(crate) stderr: Output,
 }
 
 impl State {
-    /// A guest with `memory` bytes at most. `stderr` is the stream that `wasi` has.
-    pub(crate) fn new(wasi: WasiCtx, memory: u64, stderr: Output) -> Self {
+    /// A guest with `memory` bytes at most, which may compute with `models`. `stderr` is the stream that `wasi` has.
+    pub(crate) fn new(wasi: WasiCtx, models: Models, memory: u64, stderr: Output) -> Self {
         State {
             wasi,
             http: WasiHttpCtx::new(),
             no_network: NoNetwork,
             table: ResourceTable::new(),
+            models,
             memory: MemoryLimit { bytes: memory, granted: 0, refused: None },
             stderr,
         }
+    }
+
+    /// What wasi-nn works on.
+    pub(crate) fn nn(&mut self) -> View<'_> {
+        View { models: &self.models, table: &mut self.table }
     }
 }
 

@@ -28,7 +28,9 @@ impl<E: Engine> Scheduler<E> {
     }
 
     fn admitted(&mut self, id: Id, now: Instant) -> bool {
-        let Some(Sequence { log, tenant, step: Some(step), .. }) = self.sequences.get(&id) else { return true };
+        let Some(Sequence { log, tenant, step: Some(step), .. }) = self.sequences.get(&id) else {
+            return true;
+        };
         // The last tokens are computed in any case, as their logits are wanted.
         let wanted = log.len() - step.outputs;
         let all = log.len().div_ceil(self.shape.page);
