@@ -186,7 +186,7 @@ mod tests {
             tensors.into_iter().map(|(name, t)| (name, t.dimensions, t.data.len())).collect()
         };
         let cached = ("cached".to_owned(), vec![1], 4);
-        assert_eq!(names(Rows::Logits(vec![]), 0), [cached.clone()]);
+        assert_eq!(names(Rows::Logits(vec![]), 0), std::slice::from_ref(&cached));
         assert_eq!(
             names(Rows::Logits(vec![0.0; 6]), 2),
             [("logits".to_owned(), vec![2, 3], 24), cached.clone()]

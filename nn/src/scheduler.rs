@@ -289,8 +289,8 @@ impl<E: Engine> Scheduler<E> {
     /// Computes one batch and replies to those whose step is done. False if there was nothing to compute.
     pub(crate) fn pass(&mut self, now: Instant) -> bool {
         self.away.clear();
-        self.expire(now);
         self.admit(now);
+        self.expire(now);
         let mut chosen = self.choose();
         self.make_room(&mut chosen);
         let computed = !chosen.is_empty() && self.compute(&chosen);

@@ -1,5 +1,6 @@
 //! The backend for wasmtime-wasi-nn, through that crate's own types.
 
+use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,7 +29,9 @@ fn a_context_computes() {
     let named = models();
     let mut context = named.get("demo").expect("it is known").init_execution_context().expect("a context");
     let shapes = |inputs: Vec<NamedTensor>, context: &mut wasmtime_wasi_nn::ExecutionContext| {
-        let outputs = context.compute_with_io(inputs).map_err(|error| format!("{:?}", wasmtime::Error::new(error)))?;
+        let outputs = context
+            .compute_with_io(inputs)
+            .map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?;
         Ok::<_, String>(outputs.into_iter().map(|o| (o.name, o.tensor.dimensions)).collect::<Vec<_>>())
     };
     let cached = ("cached".to_owned(), vec![1]);

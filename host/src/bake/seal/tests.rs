@@ -7,6 +7,7 @@ use wasmtime_wasi::WasiCtx;
 use crate::config::Model;
 use crate::embedded;
 use crate::model::Mount;
+use crate::nn::Models;
 use crate::output::Output;
 use crate::runtime::bindings::Model as Exports;
 use crate::runtime::bindings::generator::{Error, ModelInfo};
@@ -19,7 +20,7 @@ async fn model(component: &[u8]) -> Result<ModelInfo, Error> {
     let mount = Mount::new(&Model::Demo).expect("a temporary directory can be made");
     let mut wasi = WasiCtx::builder();
     mount.show(&mut wasi).expect("it is there");
-    let state = State::new(wasi.build(), 1 << 30, Output::new("stderr", &"test"));
+    let state = State::new(wasi.build(), Models::default(), 1 << 30, Output::new("stderr", &"test"));
     let (mut store, linker) = (store(&engine, state), linker(&engine).expect("a linker"));
     let guest = Exports::instantiate_async(&mut store, &compiled.expect("it is valid"), &linker).await;
     let guest = guest.expect("it is of this world");
