@@ -111,22 +111,6 @@ impl Service {
         Ok(())
     }
 
-    /// A digest of the logits of a first step: no two models have the same.
-    ///
-    /// # Errors
-    /// What the backend reports.
-    pub fn digest(&self) -> Result<u64> {
-        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
-        let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
-        let request = Request { prompt, max_tokens: Some(limit), digest_logits: true, ..Request::default() };
-        for event in self.generate(request)? {
-            if let Event::Finished(ending) = event? {
-                return ending.logits_digest.ok_or_else(|| Error::Backend("there is no digest".into()));
-            }
-        }
-        Err(Error::Backend("a generation ended without saying why".into()))
-    }
-
     /// What is told about the model.
     pub fn about(&self) -> &About {
         &self.about
@@ -213,16 +197,35 @@ impl Service {
         Generation::new(self.backend()?, &self.tokenizer, request)
     }
 
-    /// Computes one token, to see that it can be done.
+    /// A digest of the logits after the shortest prompt there is: no two models have the same.
+    ///
+    /// # Errors
+    /// What the backend reports; [`Error::Invalid`] for a model that generates no text.
+    pub fn digest(&self) -> Result<u64> {
+        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
+        let (prompt, max_tokens) = (self.shortest(), Some(limit));
+        let request = Request { prompt, max_tokens, digest_logits: true, ..Request::default() };
+        for event in self.generate(request)? {
+            if let Event::Finished(ending) = event? {
+                return ending.logits_digest.ok_or_else(|| Error::Backend("there is no digest".into()));
+            }
+        }
+        Err(Error::Backend("a generation ended without saying why".into()))
+    }
+
+    /// Computes one token, or what an encoder makes of one, to see that it can be done.
     ///
     /// # Errors
     /// What the backend or the encoder reports.
     pub fn probe(&self) -> Result<()> {
-        let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
-        if let Model::Encoder(encoder) = &self.model {
-            return encoder.answer(&prompt).map(drop);
+        match &self.model {
+            Model::Generator(_) => self.digest().map(drop),
+            Model::Encoder(encoder) => encoder.answer(&self.shortest()).map(drop),
         }
-        let request = Request { prompt, ..Request::default() };
-        self.generate(request)?.next().transpose().map(|_| ())
+    }
+
+    /// A prompt of one token, which every model takes.
+    fn shortest(&self) -> Vec<u32> {
+        vec![self.tokenizer.bos().unwrap_or(0)]
     }
 }

@@ -16,7 +16,6 @@ use wafer_engine::{Batch, Gguf, Model, Workspace};
 
 use crate::cli::{Engine, Sampling};
 use crate::config::{self, Bench};
-use crate::embedded;
 use crate::load::Progress;
 use crate::model::Mount;
 use crate::runtime::bindings::generator::{Event, Prompt};
@@ -152,7 +151,7 @@ fn native(mount: &Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
 /// The component in an instance of its own.
 async fn wasm(mount: Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
     let name = mount.name.clone();
-    let runtime = Runtime::new(embedded::COMPONENT, mount, config.instance_memory)?;
+    let runtime = Runtime::new(mount.component(), mount, config.instance_memory)?;
     let mut guest = runtime.instantiate(&"bench").await?;
     let started = Instant::now();
     let model = guest.model().await.with_context(|| format!("cannot load {name}"))?;
