@@ -12,6 +12,7 @@ mod generate;
 mod health;
 mod models;
 mod options;
+mod probabilities;
 mod run;
 mod sse;
 mod tokens;

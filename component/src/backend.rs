@@ -48,6 +48,9 @@ pub trait Backend {
     /// [`Error::Model`](crate::error::Error::Model) if this kind of model cannot do that.
     fn keep(&mut self, tokens: &[u32]) -> Result<()>;
 
+    /// Frees what forward passes left behind for the next one.
+    fn tidy(&mut self) {}
+
     /// Computes steps that sequences have announced, see [`Sequence::announce`], in one pass. What fails is left
     /// to [`Sequence::forward`], which can say why.
     fn pass(&self) {}

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::backend::{Backend, Sequence};
 use crate::error::{Error, Result};
+use crate::logprobs::Logprobs;
 use crate::sampler::{Sampler, Sampling};
 use crate::text::{Gate, Released};
 use crate::tokenizer::Tokenizer;
@@ -30,6 +31,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// The text ends before the first of these to be completed.
     pub stop: Vec<String>,
+    /// Whether every token comes with its probability, and with how many of the most likely ones.
+    pub logprobs: Option<usize>,
     /// Whether [`Ending::logits_digest`] is wanted.
     pub digest_logits: bool,
 }
@@ -48,7 +51,7 @@ pub struct MaxTokens {
 }
 
 /// What a step of a generation yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A part of the prompt was computed, but not all of it yet.
     Prefill {
@@ -63,6 +66,8 @@ pub enum Event {
         id: u32,
         /// The text it made certain, see [`Gate`]; empty while that is held back.
         text: String,
+        /// How likely it was, where that is wanted.
+        logprobs: Option<Logprobs>,
     },
     /// The last event.
     Finished(Ending),
@@ -123,8 +128,11 @@ pub struct Generation<'m> {
     stop: Vec<String>,
     gate: Gate,
     sampler: Sampler,
+    logprobs: Option<usize>,
     /// The digest so far, where one is wanted.
     digest: Option<Box<Xxh3>>,
+    /// Whether the KV cache outlives the last token, see [`keep_cache`](Self::keep_cache).
+    keeps: bool,
     state: State,
 }
 
@@ -140,7 +148,7 @@ impl<'m> Generation<'m> {
     /// # Errors
     /// [`Error::Parameter`] naming the first value that is outside its limits.
     pub fn new(backend: &'m dyn Backend, tokenizer: &'m Tokenizer, request: Request) -> Result<Self> {
-        let Request { prompt, max_tokens, sampling, stop, digest_logits } = request;
+        let Request { prompt, max_tokens, sampling, stop, logprobs, digest_logits } = request;
         sampling.check(backend.vocabulary_size())?;
         check_stop(&stop)?;
         check_prompt(&prompt, backend)?;
@@ -161,7 +169,9 @@ impl<'m> Generation<'m> {
             stop,
             gate,
             sampler,
+            logprobs,
             digest: digest_logits.then(Box::default),
+            keeps: false,
             state: State::Running,
         })
     }
@@ -169,6 +179,23 @@ impl<'m> Generation<'m> {
     /// Tokens used so far.
     pub fn usage(&self) -> Usage {
         Usage { prompt_tokens: self.prompt.len(), completion_tokens: self.generated }
+    }
+
+    /// Keeps the KV cache when the last token was generated, so that another generation can
+    /// [`take it over`](Self::take_over).
+    pub fn keep_cache(&mut self) {
+        self.keeps = true;
+    }
+
+    /// Goes on from the KV cache of `other`, if that has the same prompt, which need not be computed again then.
+    pub fn take_over(&mut self, other: &mut Self) {
+        let Some(mut sequence) = other.sequence.take().filter(|_| other.prompt == self.prompt) else {
+            return;
+        };
+        // The prompt's last token is computed anew: its logits are wanted.
+        sequence.truncate(self.prompt.len().saturating_sub(1));
+        self.prefilled = sequence.position();
+        self.sequence = Some(sequence);
     }
 
     /// Says what the next step computes, so that [`pass`](Self::pass) can do it together with the steps of other
@@ -208,10 +235,11 @@ impl<'m> Generation<'m> {
             logits.iter().for_each(|logit| digest.update(&logit.to_le_bytes()));
         }
         let id = self.sampler.sample(logits)?;
+        let logprobs = self.logprobs.map(|top| Logprobs::new(logits, id, top));
         self.last = Some(id);
         self.generated += 1;
         let (text, reason) = self.release(id);
-        Ok((Event::Token { id, text }, reason))
+        Ok((Event::Token { id, text, logprobs }, reason))
     }
 
     /// The text that a new token makes certain, and why it is the last one, if it is.
@@ -254,7 +282,9 @@ impl Iterator for Generation<'_> {
                             usage: self.usage(),
                             logits_digest: self.digest.take().map(|digest| digest.digest()),
                         });
-                        self.sequence = None;
+                        if !self.keeps {
+                            self.sequence = None;
+                        }
                     }
                     Err(_) => self.sequence = None,
                 }

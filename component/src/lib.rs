@@ -15,6 +15,7 @@ pub mod error;
 #[cfg(test)]
 mod fixture;
 pub mod generate;
+pub mod logprobs;
 mod nearest;
 pub mod platform;
 pub mod preset;

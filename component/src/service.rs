@@ -12,6 +12,7 @@ pub use encode::{Classification, Embedding, Input, TooLong};
 use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::backend::Backend;
 use crate::encoder::Encoder;
@@ -61,6 +62,8 @@ pub struct Service {
     preset: Preset,
     /// What takes the place of `preset`, where an instance is set up anew.
     overruled: OnceCell<Preset>,
+    /// See [`digest`](Self::digest).
+    digest: OnceCell<u64>,
 }
 
 impl Service {
@@ -78,8 +81,8 @@ impl Service {
     }
 
     fn assemble(about: About, tokenizer: Tokenizer, template: Template, model: Model) -> Result<Self> {
-        let (preset, overruled) = (Preset::default(), OnceCell::new());
-        let service = Self { about, tokenizer, template, model, preset, overruled };
+        let (preset, overruled, digest) = (Preset::default(), OnceCell::new(), OnceCell::new());
+        let service = Self { about, tokenizer, template, model, preset, overruled, digest };
         let (tokens, known) = (service.tokenizer.vocabulary_size(), service.vocabulary_size());
         if tokens > known {
             return Err(Error::Model(format!("the tokenizer has {tokens} tokens, the model only {known}")));
@@ -197,20 +200,24 @@ impl Service {
         Generation::new(self.backend()?, &self.tokenizer, request)
     }
 
-    /// A digest of the logits after the shortest prompt there is: no two models have the same.
+    /// What the model is known by: XXH3 (64 bits) of its architecture, vocabulary, chat template, and the logits of a
+    /// first step. Computed once.
     ///
     /// # Errors
     /// What the backend reports; [`Error::Invalid`] for a model that generates no text.
     pub fn digest(&self) -> Result<u64> {
-        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
-        let (prompt, max_tokens) = (self.shortest(), Some(limit));
-        let request = Request { prompt, max_tokens, digest_logits: true, ..Request::default() };
-        for event in self.generate(request)? {
-            if let Event::Finished(ending) = event? {
-                return ending.logits_digest.ok_or_else(|| Error::Backend("there is no digest".into()));
-            }
+        if let Some(&digest) = self.digest.get() {
+            return Ok(digest);
         }
-        Err(Error::Backend("a generation ended without saying why".into()))
+        let mut digest = Xxh3::new();
+        let tokens = (0..).take(self.tokenizer.vocabulary_size());
+        let pieces = tokens.map(|id| self.tokenizer.piece(id).unwrap_or_default());
+        for part in [self.about.architecture.as_str(), self.template.source()].into_iter().chain(pieces) {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        digest.update(&self.first_step()?.to_le_bytes());
+        Ok(*self.digest.get_or_init(|| digest.digest()))
     }
 
     /// Computes one token, or what an encoder makes of one, to see that it can be done.
@@ -219,9 +226,23 @@ impl Service {
     /// What the backend or the encoder reports.
     pub fn probe(&self) -> Result<()> {
         match &self.model {
-            Model::Generator(_) => self.digest().map(drop),
+            Model::Generator(_) => self.first_step().map(drop),
             Model::Encoder(encoder) => encoder.answer(&self.shortest()).map(drop),
         }
+    }
+
+    /// Generates one token from the shortest prompt; returns a digest of the logits.
+    fn first_step(&self) -> Result<u64> {
+        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
+        let (prompt, max_tokens) = (self.shortest(), Some(limit));
+        let request = Request { prompt, max_tokens, digest_logits: true, ..Request::default() };
+        let mut logits = None;
+        for event in self.generate(request)? {
+            if let Event::Finished(ending) = event? {
+                logits = ending.logits_digest;
+            }
+        }
+        logits.ok_or_else(|| Error::Backend("a generation ended without a digest".into()))
     }
 
     /// A prompt of one token, which every model takes.

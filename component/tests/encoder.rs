@@ -95,7 +95,7 @@ fn generated(service: &Service, prompt: Vec<u32>, count: u64) -> (Vec<u32>, Stri
     let request = Request { prompt, max_tokens: Some(limit), sampling, ..Request::default() };
     let (mut ids, mut text) = (Vec::new(), String::new());
     for event in service.generate(request).expect("the request is within the limits") {
-        if let Event::Token { id, text: released } = event.expect("the model works") {
+        if let Event::Token { id, text: released, .. } = event.expect("the model works") {
             ids.push(id);
             text.push_str(&released);
         }

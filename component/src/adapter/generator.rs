@@ -92,6 +92,7 @@ fn request(options: Options, preset: &Preset) -> Request {
             seed: options.seed.unwrap_or_else(|| Wasi.random()),
         },
         stop: options.stop,
+        logprobs: None,
         digest_logits: options.digest_logits,
     }
 }
@@ -102,7 +103,7 @@ impl From<generate::Event> for Event {
             generate::Event::Prefill { done, total } => {
                 Self::Prefill(Progress { done: count(done), total: count(total) })
             }
-            generate::Event::Token { id, text } => Self::Token(Token { id, text }),
+            generate::Event::Token { id, text, .. } => Self::Token(Token { id, text }),
             generate::Event::Finished(ending) => Self::Finished(Ending {
                 reason: match ending.reason {
                     Reason::End | Reason::Stop(_) => FinishReason::Stop,

@@ -4,16 +4,17 @@
 //! arguments that some models' templates know (`{"enable_thinking": false}`).
 
 use http::Request;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::error::Refusal;
 use super::fields::{Fields, wrong};
 use super::options::{Options, bookkeeping, include_usage};
-use super::run::{Choice, Format, finish_reason, reply, start, usage_json};
-use super::{Context, Reply};
+use super::run::{Choice, Format, Scored, fingerprint, finish_reason, reply, start, usage_json};
+use super::sse::Events;
+use super::{Context, Reply, probabilities};
 use crate::generate::{MaxTokens, Usage};
 use crate::preset::Preset;
-use crate::service::Prompt;
+use crate::service::{Prompt, Service};
 use crate::template::Message;
 
 pub(super) fn answer<'s>(
@@ -23,7 +24,9 @@ pub(super) fn answer<'s>(
     let mut body = Fields::parse(request.body())?;
     let preset = context.service()?.preset();
     let messages = messages(body.required("messages")?)?;
-    let options = Options::read(&mut body, preset)?;
+    let mut options = Options::read(&mut body, preset)?;
+    options.read_choices(&mut body, "n")?;
+    options.logprobs = probabilities::of_chat(&mut body)?;
     let include_usage = include_usage(&mut body, options.stream)?;
     let max_tokens = max_tokens(&mut body, preset)?;
     let arguments = body.optional("chat_template_kwargs", "an object")?.unwrap_or_default();
@@ -33,10 +36,12 @@ pub(super) fn answer<'s>(
     let prompt = [Prompt::Chat(messages, arguments)];
     let started = start(&prompt, &options, max_tokens, context)
         .map_err(|refusal| refusal.renamed("prompt", "messages"))?;
+    let service = context.service()?;
     let format = Chat {
         id: format!("chatcmpl-{:016x}", context.platform().random()),
         created: context.platform().seconds(),
-        model: context.service()?.about().id.clone(),
+        fingerprint: fingerprint(context)?,
+        service,
         include_usage,
     };
     Ok(reply(started, format, options.stream, context))
@@ -61,15 +66,12 @@ fn max_tokens(body: &mut Fields, preset: &Preset) -> Result<Option<MaxTokens>, R
 /// What OpenAI's API has and this one does not, each with the values that ask for nothing.
 fn unsupported(body: &mut Fields) -> Result<(), Refusal> {
     let parameters = [
-        ("n", json!([1])),
         ("tools", json!([[]])),
         ("tool_choice", json!(["none", "auto"])),
         ("parallel_tool_calls", json!([true, false])),
         ("functions", json!([[]])),
         ("function_call", json!(["none", "auto"])),
         ("response_format", json!([{"type": "text"}])),
-        ("logprobs", json!([false])),
-        ("top_logprobs", json!([0])),
         ("modalities", json!([["text"]])),
         ("audio", json!([])),
         ("prediction", json!([])),
@@ -143,22 +145,28 @@ fn text(content: Value, path: &str) -> Result<String, Refusal> {
 }
 
 /// `chat.completion` and `chat.completion.chunk`.
-struct Chat {
+struct Chat<'s> {
     id: String,
     created: u64,
-    model: String,
+    fingerprint: String,
+    service: &'s Service,
     include_usage: bool,
 }
 
-impl Chat {
-    fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
-        let mut chunk = json!({
+impl Chat<'_> {
+    fn object(&self, kind: &str, choices: &Value) -> Value {
+        json!({
             "id": self.id,
-            "object": "chat.completion.chunk",
+            "object": kind,
             "created": self.created,
-            "model": self.model,
+            "model": self.service.about().id,
+            "system_fingerprint": self.fingerprint,
             "choices": choices,
-        });
+        })
+    }
+
+    fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
+        let mut chunk = self.object("chat.completion.chunk", choices);
         // On request every chunk has the key; only the last one has a value there.
         if self.include_usage {
             chunk["usage"] = usage.map_or(Value::Null, usage_json);
@@ -166,46 +174,51 @@ impl Chat {
         chunk
     }
 
-    fn delta(&self, index: usize, delta: &Value, finish_reason: Option<&str>) -> Value {
+    fn delta(&self, index: usize, delta: &Value, tokens: &[Scored], finish_reason: Option<&str>) -> Value {
+        let logprobs = probabilities::chat(self.service.tokenizer(), tokens);
         let choice =
-            json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+            json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason});
         self.chunk(&json!([choice]), None)
     }
 }
 
-impl Format for Chat {
+impl Format for Chat<'_> {
     fn whole(&self, choices: &[Choice], usage: Usage) -> Value {
         let choice = |(index, choice): (usize, &Choice)| {
             json!({
                 "index": index,
                 "message": {"role": "assistant", "content": choice.text, "refusal": null},
-                "logprobs": null,
+                "logprobs": probabilities::chat(self.service.tokenizer(), &choice.tokens),
                 "finish_reason": finish_reason(&choice.ending.reason),
             })
         };
-        json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices.iter().enumerate().map(choice).collect::<Vec<_>>(),
-            "usage": usage_json(usage),
-        })
+        let choices = choices.iter().enumerate().map(choice).collect();
+        let mut object = self.object("chat.completion", &choices);
+        object["usage"] = usage_json(usage);
+        object
     }
 
-    fn opening(&self, index: usize) -> Option<Value> {
-        Some(self.delta(index, &json!({"role": "assistant", "content": ""}), None))
+    fn opening(&mut self, index: usize, events: &mut Events) {
+        events.data(&self.delta(index, &json!({"role": "assistant", "content": ""}), &[], None));
     }
 
-    fn text(&self, index: usize, text: &str) -> Value {
-        self.delta(index, &json!({"content": text}), None)
+    fn text(&mut self, index: usize, text: &str, tokens: &[Scored], events: &mut Events) {
+        events.data(&self.delta(index, &json!({"content": text}), tokens, None));
     }
 
-    fn ending(&self, index: usize, choice: &Choice) -> Value {
-        self.delta(index, &Value::Object(Map::new()), Some(finish_reason(&choice.ending.reason)))
+    fn ending(&mut self, index: usize, choice: &Choice, tokens: &[Scored], events: &mut Events) {
+        let reason = finish_reason(&choice.ending.reason);
+        events.data(&self.delta(index, &json!({}), tokens, Some(reason)));
     }
 
-    fn closing(&self, usage: Usage) -> Option<Value> {
-        self.include_usage.then(|| self.chunk(&json!([]), Some(usage)))
+    fn closing(&mut self, usage: Usage, events: &mut Events) {
+        if self.include_usage {
+            events.data(&self.chunk(&json!([]), Some(usage)));
+        }
+        events.done();
+    }
+
+    fn shape(&self) -> String {
+        String::new()
     }
 }

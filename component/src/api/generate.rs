@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::error::Refusal;
 use super::fields::{Fields, wrong};
 use super::options::Options;
-use super::run::{Choice, Format, finish_reason, reply, start, usage_json};
+use super::run::{Choice, Format, Scored, finish_reason, reply, start, usage_json};
+use super::sse::Events;
 use super::{Context, Reply};
 use crate::generate::{MaxTokens, Usage};
 use crate::preset::Preset;
@@ -69,11 +70,19 @@ impl Format for Generate {
         })
     }
 
-    fn text(&self, _index: usize, text: &str) -> Value {
-        json!({"text": text})
+    fn text(&mut self, _index: usize, text: &str, _tokens: &[Scored], events: &mut Events) {
+        events.data(&json!({"text": text}));
     }
 
-    fn ending(&self, _index: usize, choice: &Choice) -> Value {
-        self.whole(std::slice::from_ref(choice), choice.ending.usage)
+    fn ending(&mut self, _index: usize, choice: &Choice, _tokens: &[Scored], events: &mut Events) {
+        events.data(&self.whole(std::slice::from_ref(choice), choice.ending.usage));
+    }
+
+    fn closing(&mut self, _usage: Usage, events: &mut Events) {
+        events.done();
+    }
+
+    fn shape(&self) -> String {
+        String::new()
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::error::Refusal;
 use super::fields::{Fields, wrong};
+use super::run::MAX_CHOICES;
 use crate::preset::Preset;
 use crate::sampler::Sampling;
 
@@ -18,6 +19,12 @@ pub(super) struct Options {
     seed: Option<u64>,
     pub(super) stop: Vec<String>,
     pub(super) stream: bool,
+    /// Answers are shared only among requests with the same salt.
+    pub(super) cache_salt: Option<String>,
+    /// Choices per prompt.
+    pub(super) choices: usize,
+    /// Whether probabilities are wanted, and of how many alternatives.
+    pub(super) logprobs: Option<usize>,
 }
 
 impl Options {
@@ -37,7 +44,21 @@ impl Options {
             seed: default.seed,
         };
         let (seed, stop, stream) = (seed(body)?, stop(body)?, body.flag("stream")?);
-        Ok(Self { model, sampling, seed, stop, stream })
+        let cache_salt = body.string("cache_salt")?;
+        Ok(Self { model, sampling, seed, stop, stream, cache_salt, choices: 1, logprobs: None })
+    }
+
+    /// Takes the number of choices per prompt, under the endpoint's name for it.
+    pub(super) fn read_choices(&mut self, body: &mut Fields, name: &'static str) -> Result<(), Refusal> {
+        let Some(count) = body.count(name)? else { return Ok(()) };
+        self.choices = match usize::try_from(count) {
+            Ok(count) if (1..=MAX_CHOICES).contains(&count) => count,
+            _ => {
+                let message = format!("{name} is {count}, limits are 1 and {MAX_CHOICES}");
+                return Err(Refusal::parameter(name, message));
+            }
+        };
+        Ok(())
     }
 
     /// Whether the same request gets the same answer again: nothing is drawn, or from a seed that it names.

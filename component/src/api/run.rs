@@ -12,35 +12,47 @@ use serde_json::{Value, json};
 
 use super::error::{Refusal, Report};
 use super::options::Options;
-use super::{Context, Reply, sse};
+use super::sse::Events;
+use super::{Context, Reply};
 use crate::error::Error;
 use crate::generate::{Ending, Event, Generation, MaxTokens, Reason, Request, Usage};
+use crate::logprobs::Logprobs;
 use crate::platform::Platform;
 use crate::service::Prompt;
+
+/// Choices of one response at most.
+pub(super) const MAX_CHOICES: usize = 128;
+
+/// A token and its probability.
+#[derive(Debug)]
+pub(super) struct Scored {
+    pub(super) id: u32,
+    pub(super) logprobs: Logprobs,
+}
 
 /// A finished choice.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) text: String,
+    /// All tokens, if their probabilities are wanted.
+    pub(super) tokens: Vec<Scored>,
     pub(super) ending: Ending,
 }
 
-/// How an endpoint writes its response.
+/// How an endpoint writes its response. Choices of a stream come one after the other.
 pub(super) trait Format {
     /// The whole response; `usage` is that of all choices together.
     fn whole(&self, choices: &[Choice], usage: Usage) -> Value;
     /// What a choice's stream begins with.
-    fn opening(&self, _index: usize) -> Option<Value> {
-        None
-    }
-    /// A piece of a choice's text.
-    fn text(&self, index: usize, text: &str) -> Value;
-    /// What a choice's stream ends with.
-    fn ending(&self, index: usize, choice: &Choice) -> Value;
+    fn opening(&mut self, _index: usize, _events: &mut Events) {}
+    /// A piece of a choice's text, with the tokens that are new since the last one, if their probabilities are wanted.
+    fn text(&mut self, index: usize, text: &str, tokens: &[Scored], events: &mut Events);
+    /// What a choice's stream ends with. `tokens` are those since the last piece of text.
+    fn ending(&mut self, index: usize, choice: &Choice, tokens: &[Scored], events: &mut Events);
     /// What the stream ends with.
-    fn closing(&self, _usage: Usage) -> Option<Value> {
-        None
-    }
+    fn closing(&mut self, usage: Usage, events: &mut Events);
+    /// What the response depends on beside the tokens, as text.
+    fn shape(&self) -> String;
 }
 
 /// OpenAI's words for why a generation ended.
@@ -61,11 +73,19 @@ pub(super) fn usage_json(usage: Usage) -> Value {
     })
 }
 
+/// What OpenAI calls the set-up that makes equal requests have equal answers: digests of component and model.
+pub(super) fn fingerprint(context: &Context<'_, '_>) -> Result<String, Refusal> {
+    let model = context.service()?.digest().map_err(|error| context.report.refusal(error))?;
+    Ok(format!("fp_{}_{model:016x}", env!("WAFER_SOURCES")))
+}
+
 /// Generations that were checked and not begun, one per choice.
 pub(super) struct Started<'s> {
     generations: IntoIter<Generation<'s>>,
+    /// Choices per prompt.
+    choices: usize,
     /// What the answer depends on, if on nothing else.
-    requests: Option<Vec<Request>>,
+    identity: Option<String>,
 }
 
 /// Answers with `started`.
@@ -75,18 +95,17 @@ pub(super) fn reply<'s>(
     stream: bool,
     context: &Context<'_, 's>,
 ) -> Reply<'s> {
-    let Started { generations, requests } = started;
+    let Started { generations, choices, identity } = started;
+    let identity = identity.map(|identity| identity + &format.shape());
+    let run = Run { waiting: generations.enumerate(), choices, current: None, usage: Usage::default() };
     let (format, report) = (Box::new(format), context.report.clone());
     if stream {
-        let waiting = generations.enumerate();
-        let usage = Usage::default();
-        return Reply::Stream(Stream { waiting, current: None, usage, format, report, over: false });
+        return Reply::Stream(Stream { run, pending: Vec::new(), format, report, over: false });
     }
-    let choices = Vec::new();
-    Reply::Whole(Whole { waiting: generations, current: None, choices, format, report, requests })
+    Reply::Whole(Whole { run, choices: Vec::new(), format, report, identity })
 }
 
-/// Starts one generation per prompt. The same checks for all endpoints, before anything is computed.
+/// Starts the generations of every prompt. The same checks for all endpoints, before anything is computed.
 pub(super) fn start<'s>(
     prompts: &[Prompt],
     options: &Options,
@@ -96,107 +115,179 @@ pub(super) fn start<'s>(
     let service = context.service()?;
     let refuse = |error| context.report.refusal(error);
     service.check_model(options.model.as_deref()).map_err(refuse)?;
+    let total = prompts.len() * options.choices;
+    if total > MAX_CHOICES {
+        let message = format!(
+            "{} prompts with {} choices each make {total} choices, the limit is {MAX_CHOICES}",
+            prompts.len(),
+            options.choices
+        );
+        return Err(Refusal::request(message));
+    }
     let random = context.platform().random();
-    let one = |(index, prompt): (usize, &Prompt)| {
-        Ok(Request {
-            prompt: service.encode(prompt)?,
-            max_tokens,
-            sampling: options.sampling(index, random),
-            stop: options.stop.clone(),
-            digest_logits: false,
-        })
-    };
-    let requests: Vec<Request> =
-        prompts.iter().enumerate().map(one).collect::<Result<_, Error>>().map_err(refuse)?;
-    let kept = (options.is_deterministic() && !options.stream).then(|| requests.clone());
+    let mut requests = Vec::with_capacity(total);
+    for prompt in prompts {
+        let prompt = service.encode(prompt).map_err(refuse)?;
+        for _ in 0..options.choices {
+            requests.push(Request {
+                prompt: prompt.clone(),
+                max_tokens,
+                sampling: options.sampling(requests.len(), random),
+                stop: options.stop.clone(),
+                logprobs: options.logprobs,
+                digest_logits: false,
+            });
+        }
+    }
+    let kept = options.is_deterministic() && !options.stream;
+    let identity = kept.then(|| format!("{:?}{:?}", options.cache_salt, anonymous(&requests)));
     let generations: Vec<Generation<'s>> = requests
         .into_iter()
         .map(|request| service.generate(request))
         .collect::<Result<_, _>>()
         .map_err(refuse)?;
-    Ok(Started { generations: generations.into_iter(), requests: kept })
+    Ok(Started { generations: generations.into_iter(), choices: options.choices, identity })
 }
 
-fn sum(a: Usage, b: Usage) -> Usage {
-    Usage {
-        prompt_tokens: a.prompt_tokens + b.prompt_tokens,
-        completion_tokens: a.completion_tokens + b.completion_tokens,
-    }
+/// The requests without what makes no difference: where nothing is drawn, the seed is any.
+fn anonymous(requests: &[Request]) -> Vec<Request> {
+    let mut requests = requests.to_vec();
+    let greedy = requests.iter_mut().filter(|request| request.sampling.temperature == 0.0);
+    greedy.for_each(|request| request.sampling.seed = 0);
+    requests
 }
 
-/// The choice that an answer is at.
+/// The choices of a response, computed one after the other.
+struct Run<'s> {
+    waiting: Enumerate<IntoIter<Generation<'s>>>,
+    /// Choices per prompt, which share the KV cache of the prompt.
+    choices: usize,
+    current: Option<Current<'s>>,
+    usage: Usage,
+}
+
+/// The choice that a response is at.
 struct Current<'s> {
     index: usize,
     generation: Generation<'s>,
     text: String,
+    tokens: Vec<Scored>,
+    /// Done; kept for its KV cache.
+    over: bool,
+}
+
+/// What a step of a run came to.
+enum Step {
+    /// The choice with this index begins.
+    Began(usize),
+    /// A part of a prompt was computed: tokens done, and in all.
+    Prefill(usize, usize),
+    /// A token was generated, with this text.
+    Token(usize, String, Option<(u32, Logprobs)>),
+    /// A choice is finished.
+    Finished(usize, Choice),
+    /// There is nothing left.
+    Over,
+}
+
+impl<'s> Run<'s> {
+    /// At most one forward pass.
+    fn step(&mut self) -> Result<Step, Error> {
+        let Some(current) = self.current.as_mut().filter(|current| !current.over) else {
+            return Ok(self.turn());
+        };
+        let index = current.index;
+        Ok(match current.generation.next().transpose()? {
+            Some(Event::Prefill { done, total }) => Step::Prefill(done, total),
+            Some(Event::Token { id, text, logprobs }) => {
+                Step::Token(index, text, logprobs.map(|logprobs| (id, logprobs)))
+            }
+            Some(Event::Finished(ending)) => {
+                current.over = true;
+                let Usage { prompt_tokens, completion_tokens } = ending.usage;
+                self.usage.completion_tokens += completion_tokens;
+                if index % self.choices == 0 {
+                    self.usage.prompt_tokens += prompt_tokens;
+                }
+                let (text, tokens) = (std::mem::take(&mut current.text), std::mem::take(&mut current.tokens));
+                Step::Finished(index, Choice { text, tokens, ending })
+            }
+            None => return Err(Error::Backend("a generation ended without saying why".into())),
+        })
+    }
+
+    /// Goes on to the next choice.
+    fn turn(&mut self) -> Step {
+        let before = self.current.take();
+        let Some((index, mut generation)) = self.waiting.next() else { return Step::Over };
+        if let Some(mut before) = before {
+            generation.take_over(&mut before.generation);
+        }
+        if self.choices > 1 {
+            generation.keep_cache();
+        }
+        let (text, tokens) = (String::new(), Vec::new());
+        self.current = Some(Current { index, generation, text, tokens, over: false });
+        Step::Began(index)
+    }
+
+    /// The generation that the next step works at.
+    fn generation(&mut self) -> Option<&mut Generation<'s>> {
+        self.current.as_mut().filter(|current| !current.over).map(|current| &mut current.generation)
+    }
 }
 
 /// A response that is computed before its first byte is sent. Dropping it cancels what is left.
 pub struct Whole<'s> {
-    waiting: IntoIter<Generation<'s>>,
-    current: Option<Current<'s>>,
+    run: Run<'s>,
     choices: Vec<Choice>,
     format: Box<dyn Format + 's>,
     report: Report<'s>,
-    requests: Option<Vec<Request>>,
+    identity: Option<String>,
 }
 
 impl<'s> Whole<'s> {
     /// One step: at most one forward pass. The response, if it was the last.
     pub fn step(&mut self) -> Option<Response<Vec<u8>>> {
-        let Some(current) = &mut self.current else {
-            let generation = self.waiting.next();
-            let Some(generation) = generation else { return Some(self.response()) };
-            self.current = Some(Current { index: self.choices.len(), generation, text: String::new() });
-            return None;
-        };
-        let failed = |error| Some(self.report.refusal(error).response());
-        match current.generation.next() {
-            Some(Ok(Event::Prefill { .. })) => None,
-            Some(Ok(Event::Token { text, .. })) => {
+        match self.run.step() {
+            Ok(Step::Began(_) | Step::Prefill(..)) => None,
+            Ok(Step::Token(_, text, scored)) => {
+                let current = self.run.current.as_mut()?;
                 current.text.push_str(&text);
+                current.tokens.extend(scored.map(|(id, logprobs)| Scored { id, logprobs }));
                 None
             }
-            Some(Ok(Event::Finished(ending))) => {
-                self.choices.push(Choice { text: std::mem::take(&mut current.text), ending });
-                self.current = None;
+            Ok(Step::Finished(_, choice)) => {
+                self.choices.push(choice);
                 None
             }
-            Some(Err(error)) => failed(error),
-            None => failed(Error::Backend("a generation ended without saying why".into())),
+            Ok(Step::Over) => {
+                Some(super::response(StatusCode::OK, &self.format.whole(&self.choices, self.run.usage)))
+            }
+            Err(error) => Some(self.report.refusal(error).response()),
         }
     }
 
     /// What decides the answer beside the model and the endpoint, as text; none if it is drawn at random.
     pub fn identity(&self) -> Option<String> {
-        let mut requests = self.requests.clone()?;
-        // Without a temperature nothing is drawn, and the seed is any.
-        let greedy = requests.iter_mut().filter(|request| request.sampling.temperature == 0.0);
-        greedy.for_each(|request| request.sampling.seed = 0);
-        Some(format!("{requests:?}"))
+        self.identity.clone()
     }
 
     /// The generation that the next step works at.
     pub fn generation(&mut self) -> Option<&mut Generation<'s>> {
-        self.current.as_mut().map(|current| &mut current.generation)
+        self.run.generation()
     }
 
     pub(super) fn platform(&self) -> &'s dyn Platform {
         self.report.platform
     }
-
-    fn response(&self) -> Response<Vec<u8>> {
-        let add = |usage, choice: &Choice| sum(usage, choice.ending.usage);
-        let usage = self.choices.iter().fold(Usage::default(), add);
-        super::response(StatusCode::OK, &self.format.whole(&self.choices, usage))
-    }
 }
 
 /// A response as server-sent events. Dropping it cancels what is left.
 pub struct Stream<'s> {
-    waiting: Enumerate<IntoIter<Generation<'s>>>,
-    current: Option<Current<'s>>,
-    usage: Usage,
+    run: Run<'s>,
+    /// Tokens since the last piece of text.
+    pending: Vec<Scored>,
     format: Box<dyn Format + 's>,
     report: Report<'s>,
     over: bool,
@@ -218,46 +309,40 @@ impl<'s> Stream<'s> {
         if self.over {
             return None;
         }
-        let Some(current) = &mut self.current else { return Some(self.turn()) };
-        Some(match current.generation.next() {
-            Some(Ok(Event::Prefill { done, total })) => sse::comment(&format!("prefill {done}/{total}")),
-            Some(Ok(Event::Token { text, .. })) if text.is_empty() => Vec::new(),
-            Some(Ok(Event::Token { text, .. })) => {
-                current.text.push_str(&text);
-                sse::data(&self.format.text(current.index, &text))
+        let mut events = Events::default();
+        match self.run.step() {
+            Ok(Step::Began(index)) => self.format.opening(index, &mut events),
+            Ok(Step::Prefill(done, total)) => events.comment(&format!("prefill {done}/{total}")),
+            Ok(Step::Token(index, text, scored)) => {
+                self.pending.extend(scored.map(|(id, logprobs)| Scored { id, logprobs }));
+                if !text.is_empty() {
+                    if let Some(current) = &mut self.run.current {
+                        current.text.push_str(&text);
+                    }
+                    self.format.text(index, &text, &std::mem::take(&mut self.pending), &mut events);
+                }
             }
-            Some(Ok(Event::Finished(ending))) => {
-                self.usage = sum(self.usage, ending.usage);
-                let choice = Choice { text: std::mem::take(&mut current.text), ending };
-                sse::data(&self.format.ending(current.index, &choice))
+            Ok(Step::Finished(index, choice)) => {
+                self.format.ending(index, &choice, &std::mem::take(&mut self.pending), &mut events);
             }
-            Some(Err(error)) => {
+            Ok(Step::Over) => {
                 self.over = true;
-                sse::error(&self.report.refusal(error).body())
+                self.format.closing(self.run.usage, &mut events);
             }
-            None => self.turn(),
-        })
+            Err(error) => {
+                self.over = true;
+                events.error(&self.report.refusal(error).body());
+            }
+        }
+        Some(events.into_bytes())
     }
 
     /// The generation that the next step works at.
     pub fn generation(&mut self) -> Option<&mut Generation<'s>> {
-        self.current.as_mut().map(|current| &mut current.generation)
+        self.run.generation()
     }
 
     pub(super) fn platform(&self) -> &'s dyn Platform {
         self.report.platform
-    }
-
-    /// Goes on to the next choice, or to the end.
-    fn turn(&mut self) -> Vec<u8> {
-        if let Some((index, generation)) = self.waiting.next() {
-            self.current = Some(Current { index, generation, text: String::new() });
-            return self.format.opening(index).map(|opening| sse::data(&opening)).unwrap_or_default();
-        }
-        self.over = true;
-        let closing = self.format.closing(self.usage);
-        let mut bytes = closing.map(|closing| sse::data(&closing)).unwrap_or_default();
-        bytes.extend_from_slice(sse::DONE);
-        bytes
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The model says "Once upon a time." and ends, the clock stands still, every random number is the same.
 
+mod choices;
 mod refusals;
 
 use http::Request;
@@ -43,6 +44,11 @@ fn call(method: &str, path: &str, body: impl Into<Vec<u8>>) -> Answer {
 
 fn post(path: &str, body: &Value) -> Answer {
     call("POST", path, body.to_string())
+}
+
+/// The name of this build and the tiny model.
+fn fingerprint() -> String {
+    format!("fp_{}_{:016x}", env!("WAFER_SOURCES"), service(storyteller()).0.digest().unwrap())
 }
 
 /// Compares a whole JSON response.
@@ -112,6 +118,7 @@ fn chat_completions_have_openais_shape() {
             "object": "chat.completion",
             "created": 1_700_000_000,
             "model": "tiny",
+            "system_fingerprint": fingerprint(),
             "choices": [{
                 "index": 0,
                 "message": {"role": "assistant", "content": " Once upon a time.", "refusal": null},
@@ -131,7 +138,10 @@ fn chat_streams_the_role_the_text_the_reason_and_the_usage() {
         "stream": true,
         "stream_options": {"include_usage": true},
     });
-    let start = r#"data: {"id":"chatcmpl-00000000000000ab","object":"chat.completion.chunk","created":1700000000,"model":"tiny","choices":["#;
+    let start = format!(
+        r#"data: {{"id":"chatcmpl-00000000000000ab","object":"chat.completion.chunk","created":1700000000,"model":"tiny","system_fingerprint":"{}","choices":["#,
+        fingerprint()
+    );
     let choice = |delta: &str, reason: &str| {
         format!(
             r#"{start}{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{reason}}}],"usage":null}}"#
@@ -158,6 +168,7 @@ fn completions_answer_every_prompt() {
             "object": "text_completion",
             "created": 1_700_000_000,
             "model": "tiny",
+            "system_fingerprint": fingerprint(),
             "choices": choices,
             "usage": usage,
         })
@@ -184,7 +195,10 @@ fn completions_answer_every_prompt() {
 #[test]
 fn completions_stream_one_prompt_after_the_other() {
     let body = json!({"prompt": ["Hi", "Ho"], "max_tokens": 1, "stream": true, "stream_options": {"include_usage": true}});
-    let start = r#"data: {"id":"cmpl-00000000000000ab","object":"text_completion","created":1700000000,"model":"tiny","choices":["#;
+    let start = format!(
+        r#"data: {{"id":"cmpl-00000000000000ab","object":"text_completion","created":1700000000,"model":"tiny","system_fingerprint":"{}","choices":["#,
+        fingerprint()
+    );
     let choice = |index: usize, text: &str, reason: &str| {
         format!(
             r#"{start}{{"index":{index},"text":"{text}","logprobs":null,"finish_reason":{reason}}}],"usage":null}}"#

@@ -90,6 +90,10 @@ impl Backend for Local {
         Ok(())
     }
 
+    fn tidy(&mut self) {
+        self.workspace = RefCell::new(Workspace::new(1));
+    }
+
     fn pass(&self) {
         self.queue.pass(&self.model, &mut self.workspace.borrow_mut());
     }

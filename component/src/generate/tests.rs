@@ -96,8 +96,8 @@ fn a_long_prompt_is_computed_in_chunks_without_logits() {
     let expected = [
         Event::Prefill { done: CHUNK, total },
         Event::Prefill { done: 2 * CHUNK, total },
-        Event::Token { id: ONCE, text: " Once".into() },
-        Event::Token { id: UPON, text: " upon".into() },
+        Event::Token { id: ONCE, text: " Once".into(), logprobs: None },
+        Event::Token { id: UPON, text: " upon".into(), logprobs: None },
         Event::Finished(Ending { reason: Reason::MaxTokens, usage, logits_digest: None }),
     ];
     assert_eq!(events.unwrap(), expected);

@@ -34,10 +34,20 @@ impl Service {
         let is_folder = path.is_dir();
         forget();
         let loaded = if is_folder { folder(&path, id, quantize) } else { gguf(&path, id, quantize) };
-        loaded.map_err(|error| match error {
+        loaded.map(Self::digested).map_err(|error| match error {
             Error::Model(text) => Error::Model(format!("{}: {text}", path.display())),
             other => other,
         })
+    }
+
+    /// The same with its digest computed, so that a snapshot has it and no request waits for it.
+    fn digested(mut self) -> Self {
+        // A model that cannot compute is found by `probe`, which says why.
+        let _ = self.digest();
+        if let Model::Generator(backend) = &mut self.model {
+            backend.tidy();
+        }
+        self
     }
 }
 

@@ -180,6 +180,19 @@ fn values_outside_their_limits() {
         "max_length",
         "max_length 301 exceeds the context of 300 tokens",
     );
+    let few = |key: &str, value: i32, low: i32| format!("{key} is {value}, limits are {low} and 128");
+    for path in [CHAT, COMPLETIONS] {
+        let body = |value| if path == CHAT { chat("n", value) } else { text("n", value) };
+        bad(path, &body(json!(0)), "n", &few("n", 0, 1));
+        bad(path, &body(json!(129)), "n", &few("n", 129, 1));
+    }
+    bad(COMPLETIONS, &text("logprobs", json!(6)), "logprobs", "logprobs is 6, the limit is 5");
+    let body =
+        json!({"messages": [{"role": "user", "content": "Hi!"}], "logprobs": true, "top_logprobs": 21});
+    bad(CHAT, &body, "top_logprobs", "top_logprobs is 21, the limit is 20");
+    let many = json!({"prompt": ["a", "b"], "n": 100});
+    let message = "2 prompts with 100 choices each make 200 choices, the limit is 128";
+    check(&post(COMPLETIONS, &many), 400, None, message);
     bad(
         "/detokenize",
         &json!({"tokens": [264]}),
@@ -260,12 +273,9 @@ fn messages_that_are_none() {
 fn parameters_that_are_known_but_not_supported() {
     let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     let cases = [
-        ("n", json!(2)),
         ("tools", tool),
         ("tool_choice", json!("required")),
         ("response_format", json!({"type": "json_object"})),
-        ("logprobs", json!(true)),
-        ("top_logprobs", json!(2)),
         ("modalities", json!(["text", "audio"])),
         ("store", json!(true)),
         ("reasoning_effort", json!("low")),
@@ -278,9 +288,7 @@ fn parameters_that_are_known_but_not_supported() {
         assert_eq!(error["code"], "unsupported_parameter");
         assert_eq!(error["type"], "invalid_request_error");
     }
-    for (key, value) in
-        [("echo", json!(true)), ("best_of", json!(2)), ("logprobs", json!(0)), ("suffix", json!("x"))]
-    {
+    for (key, value) in [("best_of", json!(2)), ("suffix", json!("x"))] {
         bad(COMPLETIONS, &text(key, value), key, &format!("parameter '{key}' is not supported yet"));
     }
 }
@@ -329,6 +337,11 @@ fn parameters_that_contradict_each_other() {
         "max_tokens",
         "max_tokens and max_completion_tokens mean the same, only one may be given",
     );
+    let message = "parameter 'top_logprobs' needs 'logprobs' to be true";
+    bad(CHAT, &chat("top_logprobs", json!(2)), "top_logprobs", message);
+    let message =
+        "'echo' together with 'logprobs' is not supported: the prompt's tokens have no probabilities";
+    bad(COMPLETIONS, &json!({"prompt": "Hi!", "echo": true, "logprobs": 0}), "echo", message);
     let message = "parameter 'stream_options' needs 'stream' to be true";
     bad(CHAT, &chat("stream_options", json!({"include_usage": true})), "stream_options", message);
 }
