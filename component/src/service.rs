@@ -115,36 +115,6 @@ impl Service {
         Ok(())
     }
 
-    /// What the model is known by: XXH3 (64 bits) of its architecture, vocabulary, chat template, and the logits of a
-    /// first step. Computed once.
-    ///
-    /// # Errors
-    /// What the backend reports; [`Error::Invalid`] for a model that generates no text.
-    pub fn digest(&self) -> Result<u64> {
-        if let Some(&digest) = self.digest.get() {
-            return Ok(digest);
-        }
-        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
-        let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
-        let request = Request { prompt, max_tokens: Some(limit), digest_logits: true, ..Request::default() };
-        let mut logits = None;
-        for event in self.generate(request)? {
-            if let Event::Finished(ending) = event? {
-                logits = ending.logits_digest;
-            }
-        }
-        let logits = logits.ok_or_else(|| Error::Backend("a generation ended without a digest".into()))?;
-        let mut digest = Xxh3::new();
-        let tokens = (0..).take(self.tokenizer.vocabulary_size());
-        let pieces = tokens.map(|id| self.tokenizer.piece(id).unwrap_or_default());
-        for part in [self.about.architecture.as_str(), self.template.source()].into_iter().chain(pieces) {
-            digest.update(&(part.len() as u64).to_le_bytes());
-            digest.update(part.as_bytes());
-        }
-        digest.update(&logits.to_le_bytes());
-        Ok(*self.digest.get_or_init(|| digest.digest()))
-    }
-
     /// What is told about the model.
     pub fn about(&self) -> &About {
         &self.about
@@ -231,16 +201,53 @@ impl Service {
         Generation::new(self.backend()?, &self.tokenizer, request)
     }
 
-    /// Computes one token, to see that it can be done.
+    /// What the model is known by: XXH3 (64 bits) of its architecture, vocabulary, chat template, and the logits of a
+    /// first step. Computed once.
+    ///
+    /// # Errors
+    /// What the backend reports; [`Error::Invalid`] for a model that generates no text.
+    pub fn digest(&self) -> Result<u64> {
+        if let Some(&digest) = self.digest.get() {
+            return Ok(digest);
+        }
+        let mut digest = Xxh3::new();
+        let tokens = (0..).take(self.tokenizer.vocabulary_size());
+        let pieces = tokens.map(|id| self.tokenizer.piece(id).unwrap_or_default());
+        for part in [self.about.architecture.as_str(), self.template.source()].into_iter().chain(pieces) {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        digest.update(&self.first_step()?.to_le_bytes());
+        Ok(*self.digest.get_or_init(|| digest.digest()))
+    }
+
+    /// Computes one token, or what an encoder makes of one, to see that it can be done.
     ///
     /// # Errors
     /// What the backend or the encoder reports.
     pub fn probe(&self) -> Result<()> {
-        let prompt = vec![self.tokenizer.bos().unwrap_or(0)];
-        if let Model::Encoder(encoder) = &self.model {
-            return encoder.answer(&prompt).map(drop);
+        match &self.model {
+            Model::Generator(_) => self.first_step().map(drop),
+            Model::Encoder(encoder) => encoder.answer(&self.shortest()).map(drop),
         }
-        let request = Request { prompt, ..Request::default() };
-        self.generate(request)?.next().transpose().map(|_| ())
+    }
+
+    /// Generates one token from the shortest prompt; returns a digest of the logits.
+    fn first_step(&self) -> Result<u64> {
+        let limit = MaxTokens { name: "max_tokens", tokens: 1, with_prompt: false, strict: true };
+        let (prompt, max_tokens) = (self.shortest(), Some(limit));
+        let request = Request { prompt, max_tokens, digest_logits: true, ..Request::default() };
+        let mut logits = None;
+        for event in self.generate(request)? {
+            if let Event::Finished(ending) = event? {
+                logits = ending.logits_digest;
+            }
+        }
+        logits.ok_or_else(|| Error::Backend("a generation ended without a digest".into()))
+    }
+
+    /// A prompt of one token, which every model takes.
+    fn shortest(&self) -> Vec<u32> {
+        vec![self.tokenizer.bos().unwrap_or(0)]
     }
 }

@@ -140,15 +140,7 @@ impl Folder {
         for piece in values.chunks_mut(CHUNK_BYTES as usize / width) {
             raw.resize(piece.len() * width, 0);
             self.read(&tensor, done, &mut raw)?;
-            match tensor.dtype {
-                // The kernels' own widening makes infinities and NaN finite; here they have to show.
-                GgmlDType::F16 => {
-                    for (value, raw) in piece.iter_mut().zip(raw.as_chunks().0) {
-                        *value = half::f16::from_le_bytes(*raw).to_f32();
-                    }
-                }
-                dtype => ggml::dequantize(dtype, &raw, piece),
-            }
+            ggml::dequantize(tensor.dtype, &raw, piece);
             done += raw.len() as u64;
         }
         finite(name, values).map(Some)

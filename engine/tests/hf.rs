@@ -163,11 +163,12 @@ fn write(path: &Path, changes: &[(&str, Value)]) {
         header[format!("{name}.weight")] =
             json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
     }
+    fs::write(path.join("model.safetensors"), safetensors(&header, &data)).expect("it can be written");
+}
+
+fn safetensors(header: &Value, data: &[u8]) -> Vec<u8> {
     let header = header.to_string();
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.as_bytes());
-    file.extend(data);
-    fs::write(path.join("model.safetensors"), file).expect("it can be written");
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
 #[test]
@@ -202,6 +203,32 @@ fn what_cannot_be_loaded_is_named() {
         fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).expect("written");
         let error = load(folder.path(), None).expect_err("a path").to_string();
         assert!(error.contains("plain file name"), "{error}");
+    }
+}
+
+#[test]
+fn a_norm_that_is_not_finite_is_refused() {
+    const NORM: &str = "model.layers.0.post_attention_layernorm.weight";
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), &[]);
+    let path = folder.path().join("model.safetensors");
+    let whole = fs::read(&path).expect("a file");
+    let (length, rest) = whole.split_first_chunk().expect("a length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: Value = serde_json::from_slice(header).expect("a header");
+    let start = header[NORM]["data_offsets"][0].as_u64().expect("a number") as usize;
+    for (dtype, value, expected) in [
+        ("F32", &f32::NAN.to_le_bytes()[..], "NaN"),
+        ("F16", &half::f16::NAN.to_le_bytes(), "NaN"),
+        ("F16", &half::f16::NEG_INFINITY.to_le_bytes(), "-inf"),
+        ("BF16", &half::bf16::INFINITY.to_le_bytes(), "inf"),
+    ] {
+        let data = [&data[..start], &value.repeat(32)].concat();
+        let mut header = header.clone();
+        header[NORM] = json!({"dtype": dtype, "shape": [32], "data_offsets": [start, data.len()]});
+        fs::write(&path, safetensors(&header, &data)).expect("it can be written");
+        let error = load(folder.path(), None).expect_err(expected).to_string();
+        assert!(error.ends_with(&format!("blk.0.ffn_norm.weight holds {expected} at 0")), "{dtype}: {error}");
     }
 }
 

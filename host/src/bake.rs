@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
 use crate::config::{Bake, Setup, Target, World};
 use crate::facts::Facts;
@@ -24,9 +23,12 @@ use crate::load::{self, Progress};
 use crate::model::Mount;
 use crate::nn::Models;
 use crate::report::WithHint;
-use crate::runtime::bindings::generator::{Event, Prompt};
 use crate::runtime::{self, Compiled, Runtime, executor};
 use crate::signals::Stop;
+
+/// What is made of the same inputs changes with this program's version, and with this number: it goes up when
+/// baking changes within one.
+pub(crate) const REVISION: &str = concat!(env!("CARGO_PKG_VERSION"), "+1");
 
 /// A component with its model.
 pub(crate) struct Baked {
@@ -115,9 +117,9 @@ async fn work(config: Bake) -> anyhow::Result<()> {
     if config.check {
         progress.phase("checking");
         let code = code.map_or_else(|| Compiled::new(&engine, &wasm), Ok)?;
-        check(&code.load(&engine)?, models, config.instance_memory)
-            .await
-            .context("the baked component does not work")?;
+        let runtime = Runtime::of_model(&code.load(&engine)?, config.instance_memory)?.with_models(models);
+        let mut guest = runtime.instantiate(&"check").await?;
+        guest.probe().await.context("the baked component does not work")?;
     }
     // A signal ends the work where it waits: here at the latest.
     tokio::task::yield_now().await;
@@ -158,19 +160,6 @@ fn refuse_components(config: &Bake) -> anyhow::Result<()> {
         }
     };
     refused().hint("name a model, a .gguf file; the component is part of this program")
-}
-
-/// Lets a baked component generate one token.
-async fn check(component: &Component, models: Models, memory: u64) -> anyhow::Result<()> {
-    let mut guest = Runtime::of_model(component, memory)?.with_models(models).instantiate(&"check").await?;
-    let options = crate::config::options(crate::cli::Sampling { max_tokens: Some(1), ..Default::default() });
-    let generation = guest.start(&Prompt::Text("a".into()), &options).await?;
-    while let Some(event) = guest.next(generation).await? {
-        if matches!(event, Event::Token(_)) {
-            return Ok(());
-        }
-    }
-    bail!("it generated no token")
 }
 
 /// A file that is complete, but does not have its name yet.

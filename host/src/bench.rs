@@ -164,7 +164,7 @@ async fn native(mount: Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>
 
 /// The component in an instance of its own, with the engine inside.
 async fn wasm(mount: Mount, config: &Bench) -> anyhow::Result<(f64, Vec<Round>)> {
-    let runtime = Runtime::new(embedded::COMPONENT, mount, config.instance_memory)?;
+    let runtime = Runtime::new(mount.component(), mount, config.instance_memory)?;
     measured(&runtime, config).await
 }
 

@@ -224,6 +224,13 @@ impl Guest {
         self.answer(result)
     }
 
+    /// Lets the model compute as little as can be.
+    #[cfg(feature = "compiler")]
+    pub(crate) async fn probe(&mut self) -> anyhow::Result<()> {
+        let result = self.exports.wafer_inference_generator().call_probe(&mut self.store).await;
+        self.answer(result)
+    }
+
     /// Starts a generation.
     pub(crate) async fn start(&mut self, prompt: &Prompt, options: &Options) -> anyhow::Result<Generation> {
         let result = self

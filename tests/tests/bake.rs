@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wafer_tests::{PATIENCE, Server, greedy_reference, testdata, wafer};
+use wafer_tests::{PATIENCE, Server, greedy_reference, ids, testdata, wafer};
 
 const PROMPT: &str = "Once upon a time";
 
@@ -89,8 +89,17 @@ impl Place {
 
     /// The greedy text of `source`, an argument of `wafer run`, and none for the demo model.
     fn story(&self, source: &[&str], tokens: &str) -> String {
-        let how = [PROMPT, "--temperature", "0", "--max-tokens", tokens];
+        self.continued(source, PROMPT, tokens)
+    }
+
+    fn continued(&self, source: &[&str], prompt: &str, tokens: &str) -> String {
+        let how = [prompt, "--temperature", "0", "--max-tokens", tokens];
         self.text(&[&["run"], source, &how].concat()).trim_end_matches('\n').to_owned()
+    }
+
+    /// What `wafer inspect` says of a component.
+    fn facts(&self, component: &str) -> Value {
+        serde_json::from_str(&self.text(&["inspect", component, "--json"])).expect("JSON")
     }
 
     fn cache(&self) -> PathBuf {
@@ -123,36 +132,42 @@ fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// One text from a model, whatever became of it: plain, baked, compiled, run, served.
-fn check(model: Option<&str>, expected: Option<&str>, tokens: u64) {
+/// The greedy text of a model, whatever became of it: plain, baked, compiled, run, served.
+fn check(model: Option<&str>, prompt: &str, expected: &str, tokens: u64) {
     let place = Place::new();
     let plain: Vec<&str> = model.into_iter().collect();
     let count = tokens.to_string();
-    let text = place.story(&plain, &count);
-    if let Some(expected) = expected {
-        assert_eq!(text.trim(), expected.trim());
-    }
     let component = place.bake("app.wasm", model, &["--compile", "--check"]);
     let compiled = place.path("app.cwasm");
-    let body = json!({"prompt": PROMPT, "max_tokens": tokens, "temperature": 0});
+    let body = json!({"prompt": prompt, "max_tokens": tokens, "temperature": 0});
     for source in [&plain[..], &[&component], &[&compiled, "--trust"]] {
-        assert_eq!(place.story(source, &count), text, "run {source:?}");
+        assert_eq!(place.continued(source, prompt, &count), expected, "run {source:?}");
         let server = Server::start_in(place.wafer(), source);
         let answer = server.post("/v1/completions", &body);
-        assert_eq!(answer["choices"][0]["text"], text, "serve {source:?}");
+        assert_eq!(answer["choices"][0]["text"], expected, "serve {source:?}");
     }
 }
 
 #[test]
 fn baking_does_not_change_the_text() {
-    check(None, Some(DEMO_TEXT), 16);
-    let Some(model) = testdata("models/stories260K-f32.gguf") else { return };
+    check(None, PROMPT, DEMO_TEXT, 16);
     let Some(cases) = greedy_reference("stories260K-f32") else { return };
-    let story = cases.iter().find(|case| case["prompt"] == PROMPT);
-    let expected = story.and_then(|case| case["output_text"].as_str());
-    check(model.to_str(), expected, 64);
-    let Some(folder) = testdata("hf/stories260K-hf") else { return };
-    check(folder.to_str(), expected, 64);
+    let text = |key: &str| cases[0][key].as_str().expect("a text");
+    for model in ["models/stories260K-f32.gguf", "hf/stories260K-hf"] {
+        let Some(model) = testdata(model) else { return };
+        check(model.to_str(), text("prompt"), text("output_text"), ids(&cases[0]["output_ids"]).len() as u64);
+    }
+}
+
+#[test]
+fn what_is_baked_is_checked_whatever_it_computes() {
+    let place = Place::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../component/tests/fixtures");
+    for name in ["bert-mean", "distilbert-sst2", "t5-gated"] {
+        let model = fixtures.join(name);
+        let path = place.bake("app.wasm", model.to_str(), &["--check"]);
+        assert_eq!(place.facts(&path)["model"]["id"], name);
+    }
 }
 
 #[test]
@@ -188,8 +203,7 @@ fn a_baked_component_is_small_and_says_what_it_is() {
     for model in models {
         let model = model.as_ref().map(|model| model.to_str().expect("a path"));
         let path = place.bake("app.wasm", model, &["--defaults", "top_k=7", "--name", "tiny"]);
-        let facts = place.text(&["inspect", &path, "--json"]);
-        let facts: Value = serde_json::from_str(&facts).expect("JSON");
+        let facts = place.facts(&path);
         let (size, weights) = (facts["size"].as_u64(), facts["model"]["weights_bytes"].as_u64());
         let (size, weights) = (size.expect("a size"), weights.expect("a size"));
         assert_eq!(size, fs::metadata(&path).expect("a file").len());

@@ -30,6 +30,10 @@ impl Guest for Adapter {
         })
     }
 
+    fn probe() -> Result<(), Error> {
+        Ok(service()?.probe()?)
+    }
+
     fn tokenize(text: String, special: bool) -> Result<Vec<u32>, Error> {
         Ok(service()?.tokenizer().encode(&text, special, true)?)
     }

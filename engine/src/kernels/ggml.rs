@@ -18,8 +18,9 @@ pub fn dequantize(dtype: GgmlDType, raw: &[u8], out: &mut [f32]) {
     assert_eq!(raw.len() * dtype.block_size(), out.len() * dtype.type_size(), "{dtype:?}: sizes differ");
     match dtype {
         GgmlDType::F32 => each(raw, out, |b: &[u8; 4], y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b)),
+        // Not `widen`, which hides infinities and NaN: who loads a model looks for them here.
         GgmlDType::F16 => {
-            each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = widen(u16::from_le_bytes(*b)))
+            each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = half::f16::from_le_bytes(*b).to_f32())
         }
         GgmlDType::BF16 => {
             each(raw, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = brain(u16::from_le_bytes(*b)))

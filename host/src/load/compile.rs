@@ -78,6 +78,7 @@ pub(super) async fn baked(
     let content = content(model, mount, &cache).with_context(|| format!("cannot read {}", mount.name))?;
     let key = Digest::of_parts(&[
         b"model",
+        bake::REVISION.as_bytes(),
         Digest::of_settings(engine).as_bytes(),
         Digest::of(component).as_bytes(),
         content.as_bytes(),
