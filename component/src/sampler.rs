@@ -137,7 +137,6 @@ impl Sampler {
             _ if adjusts || !self.sampling.logit_bias.is_empty() => None,
             _ if temperature == 0.0 => Some(1),
             0 => None,
-            // Some may be infinitely unlikely, which no candidate is: they rank last.
             top_k => Some(top_k as usize),
         }
     }

@@ -27,8 +27,9 @@ fn check(file: &str, world: &str) -> Result<(), String> {
 #[test]
 fn components_are_of_their_worlds_and_fit_their_hosts() {
     for (file, worlds) in [
-        ("wafer-portable.wasm", ["wafer:inference/portable@0.1.0", "spin-4"]),
-        ("wafer-spin.wasm", ["spin", "spin-4-1"]),
+        ("wafer-portable.wasm", &["wafer:inference/portable@0.1.0", "spin-4"][..]),
+        ("wafer-accelerated.wasm", &["wafer:inference/accelerated@0.1.0"]),
+        ("wafer-spin.wasm", &["spin", "spin-4-1"]),
     ] {
         for world in worlds {
             check(file, world).unwrap_or_else(|error| panic!("{file}, {world}: {error}"));
@@ -40,6 +41,9 @@ fn components_are_of_their_worlds_and_fit_their_hosts() {
 fn a_component_of_another_world_does_not_fit() {
     for (file, world) in [
         ("wafer-portable.wasm", "spin-4-1"),
+        // Only hosts with wasi-nn run it.
+        ("wafer-accelerated.wasm", "spin-4"),
+        ("wafer-accelerated.wasm", "wafer:inference/portable@0.1.0"),
         ("wafer-spin.wasm", "spin-4"),
         ("wafer-spin.wasm", "wafer:inference/portable@0.1.0"),
     ] {

@@ -132,7 +132,8 @@ fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// The greedy text of a model, whatever became of it: plain, baked, compiled, run, served.
+/// The greedy text of a model, whatever became of it: plain, baked, compiled, run, served. `expected` has lost its
+/// leading space where it is a reference's.
 fn check(model: Option<&str>, prompt: &str, expected: &str, tokens: u64) {
     let place = Place::new();
     let plain: Vec<&str> = model.into_iter().collect();
@@ -141,10 +142,11 @@ fn check(model: Option<&str>, prompt: &str, expected: &str, tokens: u64) {
     let compiled = place.path("app.cwasm");
     let body = json!({"prompt": prompt, "max_tokens": tokens, "temperature": 0});
     for source in [&plain[..], &[&component], &[&compiled, "--trust"]] {
-        assert_eq!(place.continued(source, prompt, &count), expected, "run {source:?}");
+        let text = place.continued(source, prompt, &count);
+        assert_eq!(text.trim_start(), expected, "run {source:?}");
         let server = Server::start_in(place.wafer(), source);
         let answer = server.post("/v1/completions", &body);
-        assert_eq!(answer["choices"][0]["text"], expected, "serve {source:?}");
+        assert_eq!(answer["choices"][0]["text"], text, "serve {source:?}");
     }
 }
 
@@ -230,11 +232,13 @@ fn a_system_message_is_baked_with_its_computation() {
     let answer = |server: &Server, messages: &Value| {
         let body = json!({"messages": messages, "max_tokens": 24, "temperature": 0});
         let answer = server.post("/v1/chat/completions", &body);
-        (answer["choices"][0]["message"]["content"].clone(), answer["usage"].clone())
+        (answer["choices"][0]["message"]["content"].clone(), answer["usage"]["total_tokens"].clone())
     };
     let expected = answer(&plain, &with(system));
     assert_ne!(expected.1, answer(&plain, &json!([user])).1, "the template has no place for it");
     assert_eq!(answer(&baked, &json!([user])), expected);
+    let usage = &baked.post("/v1/chat/completions", &json!({"messages": [user], "max_tokens": 1}))["usage"];
+    assert!(usage["prompt_tokens_details"]["cached_tokens"].as_u64() > Some(10), "{usage}");
     for own in [system, "You tell stories for grown-ups.", "No."] {
         assert_eq!(answer(&baked, &with(own)), answer(&plain, &with(own)), "{own:?}");
     }
@@ -324,8 +328,18 @@ fn what_cannot_be_baked_is_refused_with_a_reason() {
         }
         assert!(!Path::new(&out).exists(), "{arguments:?}");
     }
-    let world = place.run(&["bake", "-o", &out, "--world", "accelerated"]);
-    assert_eq!(world.status.code(), Some(2), "{}", String::from_utf8_lossy(&world.stderr));
+}
+
+#[test]
+fn a_component_for_the_hosts_engine_carries_no_weights() {
+    let place = Place::new();
+    let path = place.bake("app.wasm", None, &["--world", "accelerated", "--check"]);
+    let facts = place.facts(&path);
+    assert!(facts["model"]["weights_bytes"].is_null(), "{facts}");
+    let imports = facts["imports"].as_array().expect("a list");
+    assert!(
+        imports.iter().any(|name| name.as_str().is_some_and(|name| name.starts_with("wasi:nn/inference")))
+    );
 }
 
 #[test]
@@ -462,7 +476,8 @@ fn story_from(cache: &Path, script: &str) -> String {
     let arguments = ["run", PROMPT, "--temperature", "0", "--max-tokens", "16", "--log-level", "info"];
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(binary.get_program()).args(arguments);
-    let output = command.env("XDG_CACHE_HOME", cache).output().expect("a shell starts");
+    command.env("XDG_CACHE_HOME", cache).env("WAFER_ENGINE", "wasm");
+    let output = command.output().expect("a shell starts");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n'), DEMO_TEXT, "{error}");
     error
