@@ -42,7 +42,8 @@ fn every_path_answers() {
     assert_eq!(pieces.collect::<String>(), text);
     let usage = events.last().expect("events");
     assert_eq!(usage["choices"], json!([]));
-    assert_eq!(usage["usage"], whole["usage"]);
+    assert_eq!(usage["usage"]["total_tokens"], whole["usage"]["total_tokens"]);
+    assert_eq!(usage["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
 
     let tokens = server.post("/tokenize", &json!({"text": prompt, "bos": false}));
     assert_eq!(server.post("/detokenize", &json!({"tokens": tokens["tokens"]}))["text"], prompt);
